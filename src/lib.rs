@@ -37,3 +37,4 @@
 //!
 //! No lock, no allocation, no other thread and no log line on that walk; one receive, one send.
 
+pub mod proto;
