@@ -38,3 +38,4 @@
 //! No lock, no allocation, no other thread and no log line on that walk; one receive, one send.
 
 pub mod proto;
+pub mod turn;

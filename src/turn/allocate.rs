@@ -1,0 +1,430 @@
+//! Allocate (RFC 8656 §7.2): the checks in the RFC's order, then ports, sockets and the promise.
+//!
+//! Success is sent only once what it promises exists: the port is held, and the socket open where
+//! one is needed. Whatever was taken on the way is given back when a later step fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::proto::{
+    AdditionalAddressFamily, AddressErrorCode, AddressFamily, AttributeError, AttributeType,
+    EvenPort, Full, Lifetime, Message, RequestedAddressFamily, RequestedTransport,
+    ReservationToken, Reserve, Writer, XorMappedAddress, XorRelayedAddress,
+};
+use crate::turn::Server;
+use crate::turn::address::RelayedAddr;
+use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Relay, Socket};
+use crate::turn::clock::{Deadline, Tick};
+use crate::turn::credential::{EXPIRY_LEEWAY, Subject};
+use crate::turn::environment::{Environment, SocketRefused};
+use crate::turn::ports::{NoPort, Parity, PortWish, Token};
+use crate::turn::quota::{Admitted, Holding};
+use crate::turn::request::{Reject, Request};
+use crate::turn::route::AllocationId;
+use crate::turn::server_config::Bind;
+use crate::turn::stats::Meters;
+use crate::turn::{EndReason, Event};
+
+/// RFC 8656 §18.7: the protocol number of UDP.
+const UDP: u8 = 17;
+/// How many ports are tried when other processes hold the ones that were drawn.
+const SOCKET_TRIES: usize = 8;
+
+/// What an Allocate request asks for, checked.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    family: AddressFamily,
+    parity: Parity,
+    additional: bool,
+    token: Option<Token>,
+    lifetime: Option<u32>,
+}
+
+/// What a success response promises, and what exists by then.
+struct Promised {
+    relays: Vec<Relay>,
+    token: Option<Token>,
+    refused_family: Option<(AddressFamily, u16)>,
+}
+
+impl Promised {
+    fn one(relay: Relay, token: Option<Token>) -> Self {
+        Self {
+            relays: vec![relay],
+            token,
+            refused_family: None,
+        }
+    }
+}
+
+impl<E: Environment> Server<E> {
+    pub(crate) fn allocate(&mut self, request: &Request<'_>) -> Result<(), Reject> {
+        // RFC 8656 §7.2: the 5-tuple is in use; a retransmission is answered by its success.
+        if let Some(allocation) = self.table.by_tuple(&request.tuple) {
+            if allocation.made_by.transaction == request.message.transaction_id() {
+                return self.allocated(request);
+            }
+            return Err(Reject::ALLOCATION_MISMATCH);
+        }
+        let wanted = Wanted::parse(&request.message)?;
+        let now = request.clock.now;
+        let id = AllocationId(u64::from_be_bytes(self.random_bytes()));
+        let limits = self.limits(request);
+        let end = self.lifetime_end(&limits, request, wanted.lifetime);
+        let meters = Arc::new(Meters::default());
+        meters.heard(now);
+
+        let (user, limit) = (request.auth.subject, self.config.user_allocations);
+        if !self.environment.has_room(user, limit, now) {
+            return Err(Reject::QUOTA);
+        }
+        let until = [Deadline::new(end), Deadline::new(end)];
+        let holding = Holding {
+            id,
+            worker: self.worker,
+            meters: Arc::clone(&meters),
+            deadlines: until.to_vec(),
+        };
+        // Counted last, so that a silent allocation makes way only for one that comes to be.
+        let promised = self.promise(request, &wanted, id, until)?;
+        if let Err(reject) = self.count(user, holding, now) {
+            self.take_back(promised, now);
+            return Err(reject);
+        }
+        self.open(Allocation {
+            id,
+            tuple: request.tuple,
+            owner: request.auth.owner,
+            subject: request.auth.subject,
+            policy: self.config.policy.clone(),
+            limits,
+            opened: now,
+            made_by: MadeBy {
+                transaction: request.message.transaction_id(),
+                token: promised.token,
+                refused_family: promised.refused_family,
+            },
+            relays: promised.relays,
+            permissions: Vec::new(),
+            channels: Vec::new(),
+            meters,
+            armed: end,
+        });
+        let answered = self.allocated(request);
+        if answered.is_err() {
+            self.end(&request.tuple, EndReason::Refused, now);
+        }
+        answered
+    }
+
+    /// Counts a new allocation on its user, in the place of a silent one if need be.
+    fn count(&mut self, user: Subject, holding: Holding, now: Tick) -> Result<(), Reject> {
+        let limit = self.config.user_allocations;
+        match self.environment.admit(user, limit, holding, now) {
+            Admitted::Granted => Ok(()),
+            Admitted::Replaced(silent) => {
+                for deadline in &silent.deadlines {
+                    deadline.set(Tick::default());
+                }
+                self.environment.condemn(silent.worker, silent.id);
+                Ok(())
+            }
+            // Another worker took the last place since it was asked for.
+            Admitted::Full => Err(Reject::QUOTA),
+        }
+    }
+
+    fn take_back(&mut self, promised: Promised, now: Tick) {
+        for relay in promised.relays {
+            self.environment.close_socket(relay.relayed);
+            self.environment.rest_port(relay.relayed, now);
+        }
+    }
+
+    /// The relays an allocation gets: one, or one of each family as far as there are any.
+    fn promise(
+        &mut self,
+        request: &Request<'_>,
+        wanted: &Wanted,
+        id: AllocationId,
+        [until, second_until]: [Deadline; 2],
+    ) -> Result<Promised, Reject> {
+        let now = request.clock.now;
+        if let Some(token) = wanted.token {
+            let relayed = self
+                .environment
+                .claim_port(token, request.auth.subject, now)
+                .ok_or(Reject::CAPACITY)?;
+            let relay = self.open_relay(relayed, until, id).map_err(|_| {
+                self.environment.rest_port(relayed, now);
+                Reject::CAPACITY
+            })?;
+            return Ok(Promised::one(relay, None));
+        }
+        let first = self.draw_relay(request, wanted.family, wanted.parity, until, id);
+        if !wanted.additional {
+            let (relay, token) = first?;
+            return Ok(Promised::one(relay, token));
+        }
+        // RFC 8656 §7.2: with ADDITIONAL-ADDRESS-FAMILY one family may fail, and is named.
+        let second = self.draw_relay(request, AddressFamily::V6, Parity::Any, second_until, id);
+        match (first, second) {
+            (Ok((v4, token)), Ok((v6, _))) => Ok(Promised {
+                relays: vec![v4, v6],
+                token,
+                refused_family: None,
+            }),
+            (Ok((v4, token)), Err(why)) => Ok(Promised {
+                refused_family: Some((AddressFamily::V6, why.code)),
+                ..Promised::one(v4, token)
+            }),
+            (Err(why), Ok((v6, _))) => Ok(Promised {
+                refused_family: Some((AddressFamily::V4, why.code)),
+                ..Promised::one(v6, None)
+            }),
+            (Err(_), Err(_)) => Err(Reject::CAPACITY),
+        }
+    }
+
+    /// Draws a port and opens its socket where one is needed; a port that another process holds
+    /// goes to rest and the next is tried.
+    fn draw_relay(
+        &mut self,
+        request: &Request<'_>,
+        family: AddressFamily,
+        parity: Parity,
+        until: Deadline,
+        id: AllocationId,
+    ) -> Result<(Relay, Option<Token>), Reject> {
+        let now = request.clock.now;
+        for _ in 0..SOCKET_TRIES {
+            let wish = PortWish { family, parity };
+            let drawn = self
+                .environment
+                .draw_port(wish, request.auth.subject, now)
+                .map_err(|why| match why {
+                    NoPort::Family => Reject::FAMILY_NOT_SUPPORTED,
+                    NoPort::Exhausted => Reject::CAPACITY,
+                })?;
+            match self.open_relay(drawn.relayed, until.clone(), id) {
+                Ok(relay) => return Ok((relay, drawn.token)),
+                Err(refused) => {
+                    self.environment.rest_port(drawn.relayed, now);
+                    // Nobody will ever have the token of its neighbour.
+                    if let Some(token) = drawn.token
+                        && let Some(next) =
+                            self.environment
+                                .claim_port(token, request.auth.subject, now)
+                    {
+                        self.environment.rest_port(next, now);
+                    }
+                    if refused == SocketRefused::Exhausted {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(Reject::CAPACITY)
+    }
+
+    fn open_relay(
+        &mut self,
+        relayed: RelayedAddr,
+        until: Deadline,
+        id: AllocationId,
+    ) -> Result<Relay, SocketRefused> {
+        let needed = match self.config.bind {
+            Bind::Always => true,
+            Bind::Auto => self.config.policy.opens_at_allocate(),
+        };
+        let socket = if needed {
+            self.environment.open_socket(relayed, id)?;
+            Socket::Open
+        } else {
+            Socket::None
+        };
+        Ok(Relay {
+            relayed,
+            until,
+            socket,
+        })
+    }
+
+    fn open(&mut self, allocation: Allocation) {
+        for relay in &allocation.relays {
+            self.environment
+                .publish(Arc::new(allocation.landing(relay)));
+        }
+        self.environment.own(allocation.tuple);
+        self.events.push_back(Event::Opened {
+            id: allocation.id,
+            tuple: allocation.tuple,
+            subject: allocation.subject,
+        });
+        self.table.insert(allocation);
+        self.counters.allocations_total.add(1);
+        self.count_allocations();
+    }
+
+    /// The success response, from what the allocation is now (RFC 8656 §7.2).
+    fn allocated(&mut self, request: &Request<'_>) -> Result<(), Reject> {
+        let Some(allocation) = self.table.by_tuple(&request.tuple) else {
+            return Err(Reject::ALLOCATION_MISMATCH);
+        };
+        let relayed: Vec<RelayedAddr> = allocation.relays.iter().map(|r| r.relayed).collect();
+        let made_by = allocation.made_by;
+        let lifetime = seconds_left(
+            allocation.first_end().unwrap_or_default(),
+            request.clock.now,
+        );
+        let fill = |writer: &mut Writer<'_>| {
+            for relayed in relayed {
+                writer.push(&XorRelayedAddress(relayed.socket_addr()))?;
+            }
+            writer.push(&Lifetime(lifetime))?;
+            if let Some(Token(token)) = made_by.token {
+                writer.push(&ReservationToken(token))?;
+            }
+            if let Some((family, code)) = made_by.refused_family {
+                writer.push(&AddressErrorCode {
+                    family,
+                    code,
+                    reason: "",
+                })?;
+            }
+            writer.push(&XorMappedAddress(request.tuple.client.expose()))?;
+            Ok::<_, Full>(())
+        };
+        self.succeed(request, fill)
+    }
+
+    fn limits(&self, request: &Request<'_>) -> Limits {
+        let expiry = if self.config.strict {
+            Expiry::Strict
+        } else {
+            Expiry::Lenient
+        };
+        let session_end = request.clock.now.plus(self.config.session_max);
+        Limits {
+            session_end,
+            expiry,
+        }
+    }
+}
+
+impl Allocation {
+    /// Whether it goes on when the credential it was made with has expired.
+    pub(crate) const fn outlives_its_credential(&self) -> bool {
+        matches!(self.limits.expiry, Expiry::Lenient)
+    }
+}
+
+impl<E: Environment> Server<E> {
+    /// RFC 8656 §7.2 and §8.2: the smaller of what is asked and what is allowed, but not below the
+    /// default; then no longer than the session, and in strict mode than the credential.
+    pub(crate) fn lifetime_end(
+        &self,
+        limits: &Limits,
+        request: &Request<'_>,
+        asked: Option<u32>,
+    ) -> Tick {
+        let longest = self.config.allocation_lifetime;
+        let default = super::DEFAULT_LIFETIME.min(longest);
+        let asked = asked.map_or(default, |secs| Duration::from_secs(secs.into()));
+        let end = request
+            .clock
+            .now
+            .plus(asked.min(longest).max(default))
+            .min(limits.session_end);
+        match (limits.expiry, request.auth.expires) {
+            (Expiry::Strict, Some(expires)) => {
+                let left = expires
+                    .saturating_add(EXPIRY_LEEWAY)
+                    .saturating_sub(request.clock.unix);
+                end.min(request.clock.now.plus(Duration::from_secs(left)))
+            }
+            (Expiry::Strict, None) | (Expiry::Lenient, _) => end,
+        }
+    }
+}
+
+/// The seconds of a LIFETIME attribute.
+pub(crate) fn seconds_left(end: Tick, now: Tick) -> u32 {
+    u32::try_from(end.since(now).as_secs()).unwrap_or(u32::MAX)
+}
+
+impl Wanted {
+    fn parse(message: &Message<'_>) -> Result<Self, Reject> {
+        match message.find::<RequestedTransport>() {
+            Some(Ok(RequestedTransport(UDP))) => {}
+            Some(Ok(_)) => return Err(Reject::TRANSPORT),
+            Some(Err(_)) | None => return Err(Reject::BAD_REQUEST),
+        }
+        let has_family = message.has(AttributeType::REQUESTED_ADDRESS_FAMILY);
+        let has_additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
+        let even = match message.find::<EvenPort>() {
+            None => None,
+            Some(Ok(even)) => Some(even),
+            Some(Err(_)) => return Err(Reject::BAD_REQUEST),
+        };
+        let token = match message.find::<ReservationToken>() {
+            None => None,
+            Some(Ok(ReservationToken(token))) => Some(Token(token)),
+            Some(Err(_)) => return Err(Reject::BAD_REQUEST),
+        };
+        if token.is_some() && (even.is_some() || has_family || has_additional) {
+            return Err(Reject::BAD_REQUEST);
+        }
+        if has_family && has_additional {
+            return Err(Reject::BAD_REQUEST);
+        }
+        let family = match message.find::<RequestedAddressFamily>() {
+            None => AddressFamily::V4,
+            Some(Ok(RequestedAddressFamily(family))) => family,
+            Some(Err(why)) => return Err(family_reject(why)),
+        };
+        let parity = match even {
+            None => Parity::Any,
+            Some(EvenPort {
+                reserve_next: Reserve::No,
+            }) => Parity::Even,
+            Some(EvenPort {
+                reserve_next: Reserve::Yes,
+            }) => Parity::EvenAndNext,
+        };
+        if parity == Parity::EvenAndNext && has_additional {
+            return Err(Reject::BAD_REQUEST);
+        }
+        let additional = match message.find::<AdditionalAddressFamily>() {
+            None => false,
+            Some(Ok(AdditionalAddressFamily(AddressFamily::V6))) => true,
+            // RFC 8656 §7.2: the additional family cannot be IPv4.
+            Some(Ok(AdditionalAddressFamily(AddressFamily::V4))) => {
+                return Err(Reject::BAD_REQUEST);
+            }
+            Some(Err(why)) => return Err(family_reject(why)),
+        };
+        let lifetime = match message.find::<Lifetime>() {
+            None => None,
+            Some(Ok(Lifetime(seconds))) => Some(seconds),
+            Some(Err(_)) => return Err(Reject::BAD_REQUEST),
+        };
+        Ok(Self {
+            family,
+            parity,
+            additional,
+            token,
+            lifetime,
+        })
+    }
+}
+
+/// A family nobody knows is not supported; a malformed attribute is a bad request.
+pub(crate) const fn family_reject(why: AttributeError) -> Reject {
+    match why {
+        AttributeError::UnknownFamily => Reject::FAMILY_NOT_SUPPORTED,
+        AttributeError::BadLength | AttributeError::BadValue | AttributeError::NotUtf8 => {
+            Reject::BAD_REQUEST
+        }
+    }
+}

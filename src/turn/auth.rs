@@ -1,0 +1,187 @@
+//! The long-term credential mechanism (RFC 8489 §9.2) as every request but Binding goes through
+//! it: who asks, and with which key the answer is signed.
+//!
+//! An unknown user and a wrong password cost the same work and get the same answer. Two algorithms
+//! are offered for the key, so the nonce cookie's "Password algorithms" bit is set, and a client
+//! that was shown another list than ours (a bid-down) is refused.
+
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::proto::{
+    Algorithm, AttributeType, Integrity, LongTermKey, Message, Nonce, PasswordAlgorithm,
+    PasswordAlgorithms, Realm, Username,
+};
+use crate::turn::clock::Clock;
+use crate::turn::credential::{self, Origin, Subject};
+use crate::turn::server_config::ServerConfig;
+use crate::turn::stats::AuthFailure;
+
+/// What PASSWORD-ALGORITHMS offers, the preferred one first.
+pub(crate) const OFFERED: &[PasswordAlgorithm<'static>] = &[
+    PasswordAlgorithm {
+        algorithm: Algorithm::Sha256,
+        parameters: &[],
+    },
+    PasswordAlgorithm {
+        algorithm: Algorithm::Md5,
+        parameters: &[],
+    },
+];
+
+/// The username an allocation belongs to, as a digest: the name itself is not kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner([u8; 32]);
+
+impl Owner {
+    pub(crate) fn new(username: &str) -> Self {
+        Self(Sha256::digest(username.as_bytes()).into())
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+/// Which attribute signs the answer: the one that fits the algorithm the client chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signature {
+    Sha1,
+    Sha256,
+}
+
+/// A request whose sender knows a password.
+#[derive(Debug)]
+pub(crate) struct Authenticated {
+    pub(crate) key: LongTermKey,
+    pub(crate) signature: Signature,
+    pub(crate) owner: Owner,
+    pub(crate) subject: Subject,
+    /// When the credential ends, in seconds since 1970.
+    pub(crate) expires: Option<u64>,
+}
+
+/// A request that did not authenticate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unauthenticated {
+    pub(crate) failure: AuthFailure,
+    /// Whether the source proved by its nonce that it receives at its address.
+    pub(crate) source: Source,
+}
+
+/// What is known of a datagram's source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// It may be forged.
+    Unvalidated,
+    /// It echoed a nonce that was sent to it.
+    Validated,
+}
+
+/// RFC 8489 §9.2.4: the checks, in its order.
+pub(crate) fn authenticate(
+    config: &ServerConfig,
+    message: &Message<'_>,
+    source: IpAddr,
+    clock: Clock,
+) -> Result<Authenticated, Unauthenticated> {
+    let unvalidated = |failure| Unauthenticated {
+        failure,
+        source: Source::Unvalidated,
+    };
+    let sha256 = message
+        .attributes()
+        .find(|a| a.kind == AttributeType::MESSAGE_INTEGRITY_SHA256);
+    let has_sha256 = sha256.is_some();
+    // RFC 8489 §14.6: all 32 bytes, unless the usage allows fewer, which TURN does not.
+    let is_truncated = sha256.is_some_and(|attribute| attribute.value.len() != 32);
+    if !has_sha256 && !message.has(AttributeType::MESSAGE_INTEGRITY) {
+        return Err(unvalidated(AuthFailure::Missing));
+    }
+    let (Some(Ok(Username(username))), Some(Ok(Realm(realm))), Some(Ok(Nonce(nonce)))) = (
+        message.find::<Username<'_>>(),
+        message.find::<Realm<'_>>(),
+        message.find::<Nonce<'_>>(),
+    ) else {
+        return Err(unvalidated(AuthFailure::Incomplete));
+    };
+    let fresh = config.nonce_key.is_fresh(nonce, source, clock.unix);
+    let source = if fresh {
+        Source::Validated
+    } else {
+        Source::Unvalidated
+    };
+    let refused = |failure| Unauthenticated { failure, source };
+    let Some((algorithm, signature)) = chosen_algorithm(message) else {
+        return Err(refused(AuthFailure::Incomplete));
+    };
+
+    let mut found = config.credentials.find(username);
+    let mut fitting = None;
+    for candidate in found.candidates.by_ref() {
+        let key = match algorithm {
+            Algorithm::Sha256 => {
+                LongTermKey::sha256(username, &config.realm, candidate.password.as_str())
+            }
+            Algorithm::Md5 | Algorithm::Other(_) => {
+                LongTermKey::md5(username, &config.realm, candidate.password.as_str())
+            }
+        };
+        // RFC 8489 §9.2.4: MESSAGE-INTEGRITY-SHA256 decides when it is there.
+        let integrity = if has_sha256 {
+            message.verify_integrity_sha256(&key)
+        } else {
+            message.verify_integrity(&key)
+        };
+        // Every candidate is tried, so that time does not tell which one fits.
+        if integrity == Integrity::Valid
+            && !is_truncated
+            && candidate.origin != Origin::Nobody
+            && fitting.is_none()
+        {
+            fitting = Some(key);
+        }
+    }
+    let Some(key) = fitting.filter(|_| realm == config.realm) else {
+        return Err(refused(AuthFailure::Wrong));
+    };
+    if !fresh {
+        return Err(refused(AuthFailure::StaleNonce));
+    }
+    Ok(Authenticated {
+        key,
+        signature,
+        owner: Owner::new(username),
+        subject: found.subject,
+        expires: found.expires,
+    })
+}
+
+impl Authenticated {
+    /// Whether the credential is past its expiry.
+    pub(crate) fn is_expired(&self, clock: Clock) -> bool {
+        self.expires
+            .is_some_and(|expires| credential::expired(expires, clock.unix))
+    }
+}
+
+/// RFC 8489 §9.2.4: neither attribute means MD5; otherwise both must be there, the list must be
+/// the one that was sent, and the choice one of it.
+fn chosen_algorithm(message: &Message<'_>) -> Option<(Algorithm, Signature)> {
+    let list = message.find::<PasswordAlgorithms<'_>>();
+    let choice = message.find::<PasswordAlgorithm<'_>>();
+    match (list, choice) {
+        (None, None) => Some((Algorithm::Md5, Signature::Sha1)),
+        (Some(Ok(list)), Some(Ok(choice)))
+            if list == PasswordAlgorithms::new(OFFERED) && choice.parameters.is_empty() =>
+        {
+            match choice.algorithm {
+                Algorithm::Md5 | Algorithm::Sha256 => Some((choice.algorithm, Signature::Sha256)),
+                Algorithm::Other(_) => None,
+            }
+        }
+        _ => None,
+    }
+}

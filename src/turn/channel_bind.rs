@@ -1,0 +1,55 @@
+//! ChannelBind (RFC 8656 §12.2). A binding names exactly one transport address, so the whole of it
+//! is judged; it also installs or refreshes the permission for the peer's IP.
+
+use crate::proto::{AddressFamily, ChannelNumber, ChannelNumberAttribute, XorPeerAddress};
+use crate::turn::Server;
+use crate::turn::address::PeerAddr;
+use crate::turn::allocation::BindRefused;
+use crate::turn::create_permission::kind_of;
+use crate::turn::environment::Environment;
+use crate::turn::request::{Reject, Request};
+
+impl<E: Environment> Server<E> {
+    pub(crate) fn channel_bind(&mut self, request: &Request<'_>) -> Result<(), Reject> {
+        let now = request.clock.now;
+        let (Some(Ok(ChannelNumberAttribute(number))), Some(Ok(XorPeerAddress(peer)))) = (
+            request.message.find::<ChannelNumberAttribute>(),
+            request.message.find::<XorPeerAddress>(),
+        ) else {
+            return Err(Reject::BAD_REQUEST);
+        };
+        let number = ChannelNumber::new(number, self.config.channels).ok_or(Reject::BAD_REQUEST)?;
+        let Some(allocation) = self.table.by_tuple_mut(&request.tuple) else {
+            return Err(Reject::ALLOCATION_MISMATCH);
+        };
+
+        if allocation
+            .relay(AddressFamily::of(peer.ip()), now)
+            .is_none()
+        {
+            return Err(Reject::PEER_FAMILY);
+        }
+        let kind = kind_of(self.config.judge.peer(&allocation.policy, peer))?;
+        let bound = PeerAddr::new(peer);
+        allocation
+            .check_bind(number, bound, now)
+            .map_err(|refused| match refused {
+                BindRefused::Conflict => Reject::BAD_REQUEST,
+                BindRefused::Full => Reject::CAPACITY,
+            })?;
+        if !allocation.has_room_for(&[peer.ip()], now) {
+            return Err(Reject::CAPACITY);
+        }
+        self.open_sockets(request, &[(peer, kind)])?;
+        self.succeed(request, |_| Ok(()))?;
+        let name = self.name(peer, kind, now);
+        if let Some(allocation) = self.table.by_tuple_mut(&request.tuple) {
+            allocation.permit(peer.ip(), kind, name, now);
+            // It was checked above, and nothing came between.
+            let bound = allocation.bind(number, bound, kind, now);
+            debug_assert!(bound.is_ok(), "a checked binding was refused");
+        }
+        self.publish(&request.tuple, now);
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Who may ask: from a USERNAME to the passwords it may have, and the minting of such pairs.
+//!
+//! Owns the secrets ring, static users, REST usernames and subjects. It verifies no MESSAGE-INTEGRITY and reads no
+//! clock: the long-term mechanism (RFC 8489 §9.2) tries each candidate and takes the first that fits.
+//!
+//! Names and passwords are never printable; what stands for a user everywhere else is the [`Subject`].
+//!
+//! A user id that begins with `~` belongs to sealed usernames, `<unix-expiry>:~1.<sealed claims>`, and is unknown as
+//! long as nothing unseals it. Whatever does belongs into [`Credentials::find`], which is the only reader of names:
+//! it adds an origin of its own, and its passwords are derived as those of REST usernames.
+
+mod rest;
+mod secret;
+mod subject;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+pub use rest::{
+    EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint, parse_rest,
+};
+pub use secret::{Secret, SecretsRing};
+pub use subject::Subject;
+use subject::SubjectKey;
+
+/// Users with a password of their own, who never expire. For tests, gateways and machines; calls use REST usernames.
+#[derive(Clone, Default)]
+pub struct StaticUsers(HashMap<String, Zeroizing<String>>);
+
+/// Why a static user is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StaticUserError {
+    /// No client could send the name, or it is reserved.
+    #[error("the username cannot be used: {0}")]
+    Username(MintError),
+    /// Anybody could guess it.
+    #[error("the password is empty")]
+    NoPassword,
+    /// The name already has a password.
+    #[error("the username is there twice")]
+    Twice,
+}
+
+impl StaticUsers {
+    /// Adds a user.
+    ///
+    /// # Errors
+    /// When the name is empty, too long, reserved, has control characters or is there already, or the password is
+    /// empty.
+    pub fn add(
+        &mut self,
+        username: &str,
+        password: Zeroizing<String>,
+    ) -> Result<(), StaticUserError> {
+        rest::check_user(username).map_err(StaticUserError::Username)?;
+        if username.len() > USERNAME_MAX {
+            return Err(StaticUserError::Username(MintError::TooLong));
+        }
+        if password.is_empty() {
+            return Err(StaticUserError::NoPassword);
+        }
+        if self.0.contains_key(username) {
+            return Err(StaticUserError::Twice);
+        }
+        self.0.insert(username.to_owned(), password);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for StaticUsers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StaticUsers({})", self.0.len())
+    }
+}
+
+/// All that decides whether a username is known.
+#[derive(Clone)]
+pub struct Credentials {
+    ring: SecretsRing,
+    users: StaticUsers,
+    subject_key: SubjectKey,
+    nobody: Secret,
+}
+
+impl Credentials {
+    /// `subject_key` is the server's own and never changes with a rotation of secrets: subjects would change with it.
+    #[must_use]
+    pub fn new(ring: SecretsRing, users: StaticUsers, subject_key: [u8; 32]) -> Self {
+        let subject_key = SubjectKey::new(subject_key);
+        let nobody = Secret::new("nobody", subject_key.nobody());
+        Self {
+            ring,
+            users,
+            subject_key,
+            nobody,
+        }
+    }
+
+    /// The passwords `username` may have.
+    ///
+    /// There are always as many candidates as there are secrets, and at least one, and each costs the same: so known,
+    /// unknown, static and malformed names take the same time to refuse. Who is [`Origin::Nobody`] stays refused even
+    /// if its password fits, which takes knowing the server's key.
+    ///
+    /// A static user wins over a REST username of the same spelling: the operator wrote it down, and whoever holds
+    /// a secret must not take it over by minting.
+    #[must_use]
+    pub fn find<'a>(&'a self, username: &'a str) -> Found<'a> {
+        let sendable = username.len() <= USERNAME_MAX;
+        let password = self.users.0.get(username).filter(|_| sendable);
+        let rest = parse_rest(username).filter(|_| sendable && password.is_none());
+        let user = rest.as_ref().map_or(username, |rest| rest.user);
+        Found {
+            expires: rest.as_ref().map(|rest| rest.expires),
+            subject: match password {
+                Some(_) => self.subject_key.static_user(username),
+                None => self.subject(user),
+            },
+            candidates: Candidates {
+                credentials: self,
+                username,
+                known: match (password, rest) {
+                    (Some(password), _) => Known::Static(password),
+                    (None, Some(_)) => Known::Rest,
+                    (None, None) => Known::Nobody,
+                },
+                next: 0,
+            },
+        }
+    }
+
+    /// The subject of a user id, the part of a REST username behind the expiry.
+    ///
+    /// One id is one person: who shares an id shares a quota, and counts as the same user where an
+    /// allocation admits the other addresses of somebody it has named. The secrets of the ring are
+    /// one platform's, for rotation; ids that several of them vouch for are the same person.
+    #[must_use]
+    pub fn subject(&self, user: &str) -> Subject {
+        self.subject_key.subject(user)
+    }
+
+    /// The secrets, to mint with and to name an [`Origin::Rest`] by its id.
+    #[must_use]
+    pub const fn ring(&self) -> &SecretsRing {
+        &self.ring
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("ring", &self.ring)
+            .field("users", &self.users)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known of a username before anything is verified.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    /// Its possible passwords.
+    pub candidates: Candidates<'a>,
+    /// When the credential expires, Unix seconds; see [`expired`]. Static users don't.
+    pub expires: Option<u64>,
+    /// Stands for the user. Unverified until a candidate other than nobody's fits.
+    pub subject: Subject,
+}
+
+/// A password to try.
+pub struct Candidate {
+    /// For the long-term key, MD5(username ":" realm ":" password).
+    pub password: Zeroizing<String>,
+    /// What vouches for it.
+    pub origin: Origin,
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Candidate")
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What vouches for a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A secret shared with the platform.
+    Rest {
+        /// Its place in the ring.
+        secret: usize,
+    },
+    /// The operator's list of users.
+    Static,
+    /// Nothing: the name is unknown, and the candidate only spends the time a known one would.
+    Nobody,
+}
+
+#[derive(Clone, Copy)]
+enum Known<'a> {
+    Rest,
+    Static(&'a Zeroizing<String>),
+    Nobody,
+}
+
+/// Derives one password after the other.
+#[derive(Clone)]
+pub struct Candidates<'a> {
+    credentials: &'a Credentials,
+    username: &'a str,
+    known: Known<'a>,
+    next: usize,
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = Candidate;
+
+    fn next(&mut self) -> Option<Candidate> {
+        let Credentials { ring, nobody, .. } = self.credentials;
+        let place = self.next;
+        if place >= ring.len().max(1) {
+            return None;
+        }
+        self.next += 1;
+        let (secret, origin) = match (self.known, ring.get(place)) {
+            // An empty secret is one that everybody knows.
+            (Known::Rest, Some(secret)) if !secret.is_empty() => {
+                (secret, Origin::Rest { secret: place })
+            }
+            (Known::Static(_), _) if place == 0 => (nobody, Origin::Static),
+            (Known::Rest | Known::Static(_) | Known::Nobody, _) => (nobody, Origin::Nobody),
+        };
+        let derived = secret.password(self.username);
+        let password = match self.known {
+            Known::Static(password) if place == 0 => password.clone(),
+            Known::Static(_) | Known::Rest | Known::Nobody => derived,
+        };
+        Some(Candidate { password, origin })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.credentials.ring.len().max(1) - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Candidates<'_> {}
+
+impl fmt::Debug for Candidates<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Candidates({} left)", self.len())
+    }
+}

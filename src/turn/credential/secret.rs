@@ -1,0 +1,100 @@
+//! Secrets shared with the platforms that mint, several at once so that they can be rotated.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha1::Sha1;
+use zeroize::Zeroizing;
+
+/// The length of 20 bytes in base64.
+const PASSWORD_LENGTH: usize = 28;
+
+/// A secret with the name by which logs, metrics and the operator call it.
+#[derive(Clone)]
+pub struct Secret {
+    id: String,
+    value: Zeroizing<Box<[u8]>>,
+}
+
+impl Secret {
+    /// An empty `value` admits nobody.
+    #[must_use]
+    pub fn new(id: impl Into<String>, value: impl AsRef<[u8]>) -> Self {
+        Self {
+            id: id.into(),
+            value: Zeroizing::new(value.as_ref().into()),
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.value.is_empty()
+    }
+
+    /// base64(HMAC-SHA1(secret, username)), as every REST API for TURN does.
+    pub(super) fn password(&self, username: &str) -> Zeroizing<String> {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let mut mac = Hmac::<Sha1>::new_from_slice(&self.value).expect("any length");
+        mac.update(username.as_bytes());
+        let mac = Zeroizing::new(<[u8; 20]>::from(mac.finalize().into_bytes()));
+        // Reserved at once: growing would leave pieces behind.
+        let mut password = Zeroizing::new(String::with_capacity(PASSWORD_LENGTH));
+        STANDARD.encode_string(mac.as_slice(), &mut password);
+        password
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({})", self.id)
+    }
+}
+
+/// The secrets in force, the one to mint with first. Removing one refuses whom it vouched for.
+#[derive(Clone, Debug, Default)]
+pub struct SecretsRing(Vec<Secret>);
+
+impl SecretsRing {
+    /// Candidates are tried in this order.
+    #[must_use]
+    pub const fn new(secrets: Vec<Secret>) -> Self {
+        Self(secrets)
+    }
+
+    /// The secret in a place, as an origin names it.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<&Secret> {
+        self.0.get(place)
+    }
+
+    /// The secret called `id`.
+    #[must_use]
+    pub fn named(&self, id: &str) -> Option<&Secret> {
+        self.0.iter().find(|secret| secret.id == id)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether only static users can come.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Secret> for SecretsRing {
+    fn from_iter<I: IntoIterator<Item = Secret>>(secrets: I) -> Self {
+        Self(secrets.into_iter().collect())
+    }
+}

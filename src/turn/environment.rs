@@ -1,0 +1,71 @@
+//! What a [`Server`](super::Server) asks of the house around it: the tables that all workers
+//! share, and the sockets that only the data plane can open.
+//!
+//! These are calls and not queued commands, because each is done in microseconds without waiting
+//! (bind(2) does not block) and its outcome decides the very response that is being built; a
+//! pending state between question and answer could be lost, an outcome cannot. None of them is
+//! called for a packet of a live route.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::address::{FiveTuple, RelayedAddr, WorkerId};
+use super::clock::Tick;
+use super::credential::Subject;
+use super::ports::{Drawn, NoPort, PortWish, Token};
+use super::quota::{Admitted, Holding};
+use super::route::{AllocationId, Landing, Landings};
+
+/// A relay socket could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketRefused {
+    /// Another process holds the port.
+    PortTaken,
+    /// No descriptors, no memory, no such address.
+    Exhausted,
+}
+
+/// The shared tables and the sockets.
+pub trait Environment: Landings {
+    /// Makes `landing` what every worker finds at its relayed address.
+    fn publish(&mut self, landing: Arc<Landing>);
+    /// Takes it away; from then on nobody finds it.
+    fn withdraw(&mut self, relayed: RelayedAddr);
+
+    /// Draws a relay port (RFC 8656 §7.2), with its neighbour reserved if wished.
+    ///
+    /// # Errors
+    /// When no port of that kind is left, or the family has no relay address.
+    fn draw_port(&mut self, wish: PortWish, user: Subject, now: Tick) -> Result<Drawn, NoPort>;
+    /// Takes the port that `token` reserved for the same user.
+    fn claim_port(&mut self, token: Token, user: Subject, now: Tick) -> Option<RelayedAddr>;
+    /// Sends a port to rest.
+    fn rest_port(&mut self, relayed: RelayedAddr, now: Tick);
+
+    /// Opens the relay socket of `relayed` for the allocation `id`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn open_socket(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused>;
+    /// Closes it, if it is open.
+    fn close_socket(&mut self, relayed: RelayedAddr);
+
+    /// Whether [`Environment::admit`] would take one more allocation of `user` now.
+    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool;
+    /// Counts an allocation on its user, exactly, with at most `limit` at once (0: no limit).
+    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted;
+    /// Takes it off again.
+    fn release(&mut self, user: Subject, id: AllocationId);
+    /// Tells the worker that owns `id` to end it; its deadline has passed already.
+    fn condemn(&mut self, worker: WorkerId, id: AllocationId);
+
+    /// Notes that this worker owns the 5-tuple.
+    fn own(&mut self, tuple: FiveTuple);
+    /// Notes that it no longer does.
+    fn disown(&mut self, tuple: FiveTuple);
+    /// Which other worker owns it, on the path of a miss.
+    fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId>;
+
+    /// Takes one reply to the unvalidated source `ip` off its budget.
+    fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool;
+}

@@ -1,0 +1,354 @@
+//! The TURN server (RFC 8656) as a state machine without I/O: bytes and time in, bytes and
+//! decisions out. It owns allocations, permissions and channel bindings; it knows no socket, no
+//! clock and no thread.
+//!
+//! # Contract
+//! One worker owns one [`Server`]. Its inputs are [`Server::handle_client`] for what reaches a
+//! listener, [`Server::handle_peer`] for what reaches a relay socket, [`Server::handle_condemned`]
+//! and [`Server::handle_timeout`]. Each says at once what is to be done, in a [`Handled`]; nothing
+//! is queued but [`Event`]s, which [`Server::poll_event`] hands out. [`Server::poll_timeout`] says
+//! when `handle_timeout` wants to be called. What the server needs from the house around it, it
+//! asks through [`Environment`].
+//!
+//! The path of a packet is `forward.rs`, which looks up and frames in place; the path of a request
+//! is `request.rs` and then one module per method.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+#![forbid(unsafe_code)]
+
+mod address;
+mod allocate;
+mod allocation;
+mod auth;
+mod binding;
+mod channel_bind;
+mod clock;
+mod create_permission;
+pub mod credential;
+mod deadlines;
+mod environment;
+mod forward;
+mod nonce;
+mod outcome;
+pub mod policy;
+pub mod ports;
+mod pseudonym;
+pub mod quota;
+mod refresh;
+mod request;
+pub mod route;
+mod server_config;
+pub mod stats;
+mod table;
+pub mod unvalidated;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::proto::{Class, DecodeError, Kind, Message, Method, classify};
+
+pub use address::{ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, WorkerId};
+pub use clock::{Clock, Deadline, Tick};
+pub use environment::{Environment, SocketRefused};
+pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};
+pub use outcome::{EndReason, Event, Forward, Fragmentation, Handled, Target};
+pub use pseudonym::{Pseudonym, Pseudonymizer};
+pub use route::AllocationId;
+pub use server_config::{Bind, ServerConfig};
+
+use forward::Send;
+use policy::{PeerPolicy, Refusal, Verdict};
+use stats::{Counters, DropReason};
+use table::AllocationTable;
+
+/// RFC 8656 §3.2: the default lifetime of an allocation.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
+/// Room for the largest response this server gives.
+const ANSWER_LEN: usize = 1_024;
+
+/// A sans-IO TURN server.
+#[derive(Debug)]
+pub struct Server<E> {
+    config: Arc<ServerConfig>,
+    environment: E,
+    worker: WorkerId,
+    table: AllocationTable,
+    counters: Arc<Counters>,
+    events: VecDeque<Event>,
+    rng: StdRng,
+    answer: Box<[u8; ANSWER_LEN]>,
+    answer_len: usize,
+}
+
+impl<E: Environment> Server<E> {
+    /// A server without allocations. `seed` feeds the CSPRNG that draws nonces, allocation ids and
+    /// transaction ids.
+    #[must_use]
+    pub fn new(
+        config: Arc<ServerConfig>,
+        environment: E,
+        worker: WorkerId,
+        seed: [u8; 32],
+    ) -> Self {
+        Self {
+            config,
+            environment,
+            worker,
+            table: AllocationTable::default(),
+            counters: Arc::default(),
+            events: VecDeque::new(),
+            rng: StdRng::from_seed(seed),
+            answer: Box::new([0; ANSWER_LEN]),
+            answer_len: 0,
+        }
+    }
+
+    /// A datagram that a client sent to a listener: `datagram` of `buf`. What goes on is framed in
+    /// place, for which `buf` needs [`DATA_INDICATION_HEADROOM`](crate::proto::DATA_INDICATION_HEADROOM) bytes before the datagram and three after it.
+    pub fn handle_client(
+        &mut self,
+        tuple: FiveTuple,
+        buf: &mut [u8],
+        datagram: Range<usize>,
+        clock: Clock,
+    ) -> Handled {
+        let Some(first) = buf.get(datagram.clone()).and_then(<[u8]>::first) else {
+            return self.drop(DropReason::Malformed);
+        };
+        match classify(*first, self.config.channels) {
+            Kind::ChannelData => self.handle_channel_data(tuple, buf, datagram, clock.now),
+            Kind::Neither => self.drop(DropReason::Malformed),
+            Kind::Stun => match Message::decode(&buf[datagram]) {
+                Ok(message)
+                    if message.class() == Class::Indication && message.method() == Method::SEND =>
+                {
+                    match Send::parse(&message, buf) {
+                        Ok(send) => self.handle_send(tuple, buf, send, clock.now),
+                        Err(reason) => self.drop(reason),
+                    }
+                }
+                Ok(message) => self.handle_message(tuple, message, clock),
+                Err(DecodeError::BadCookie) => self.drop(DropReason::NoCookie),
+                Err(_) => self.drop(DropReason::Malformed),
+            },
+        }
+    }
+
+    /// A datagram that reached the relay socket of allocation `id` from `source`.
+    pub fn handle_peer(
+        &mut self,
+        id: AllocationId,
+        source: PeerAddr,
+        buf: &mut [u8],
+        datagram: Range<usize>,
+        now: Tick,
+    ) -> Handled {
+        self.handle_peer_datagram(id, source.expose(), buf, datagram, now)
+    }
+
+    /// Another worker gave this worker's allocation `id` notice; see [`Environment::condemn`].
+    pub fn handle_condemned(&mut self, id: AllocationId, now: Tick) {
+        if let Some(allocation) = self.table.by_id(id) {
+            let tuple = allocation.tuple;
+            self.end(&tuple, EndReason::Replaced, now);
+        }
+    }
+
+    /// Ends what has expired.
+    pub fn handle_timeout(&mut self, now: Tick) {
+        while let Some(tuple) = self.table.take_due(now) {
+            self.reap(&tuple, EndReason::Expired, now);
+        }
+    }
+
+    /// The rules changed. Permissions and channels that the new ones do not admit end at once;
+    /// relayed addresses and policies of living allocations stay what they are.
+    pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
+        self.config = config;
+        for tuple in self.table.tuples() {
+            if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
+                allocation.judge_anew(&self.config.judge);
+            }
+            self.publish(&tuple, now);
+        }
+    }
+
+    /// Ends every allocation, because the server stops.
+    pub fn stop(&mut self, now: Tick) {
+        for tuple in self.table.tuples() {
+            self.end(&tuple, EndReason::Stopped, now);
+        }
+    }
+
+    /// When [`Server::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Tick> {
+        self.table.first_deadline()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The response to the datagram that was handled last, if that said [`Handled::Answer`].
+    #[must_use]
+    pub fn answer(&self) -> &[u8] {
+        self.answer.get(..self.answer_len).unwrap_or_default()
+    }
+
+    /// What this server has counted, to be read at any time.
+    #[must_use]
+    pub const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The house around this server.
+    pub const fn environment_mut(&mut self) -> &mut E {
+        &mut self.environment
+    }
+
+    /// The relayed transport addresses that are held, each with its allocation's opaque name.
+    pub fn relayed(&self) -> impl Iterator<Item = (AllocationId, RelayedAddr)> + '_ {
+        self.table
+            .iter()
+            .flat_map(|allocation| allocation.relays.iter().map(|r| (allocation.id, r.relayed)))
+    }
+
+    /// Checks what must hold between calls.
+    ///
+    /// # Errors
+    /// A sentence about what does not.
+    pub fn check_invariants(&self) -> Result<(), &'static str> {
+        self.table.check_invariants()?;
+        if self.table.len() as u64 != self.counters.allocations.load(Ordering::Relaxed) {
+            return Err("the gauge of allocations is off");
+        }
+        for allocation in self.table.iter() {
+            for relay in &allocation.relays {
+                let published = self
+                    .environment
+                    .with(relay.relayed, |l| l.id == allocation.id);
+                if published != Some(true) {
+                    return Err("a relayed transport address has no landing, or another's");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn drop(&self, reason: DropReason) -> Handled {
+        self.counters.dropped(reason, 1);
+        Handled::Dropped(reason)
+    }
+
+    /// A source that no client has (RFC 8656 §21.1.6, and loops through this server itself).
+    fn is_bad_source(&self, client: ClientAddr) -> bool {
+        let source = self.config.judge.outer(client.expose());
+        let ip = source.ip();
+        let judge = &self.config.judge;
+        source.port() == 0
+            || ip.is_unspecified()
+            || ip.is_multicast()
+            || matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast())
+            || match judge.peer(&PeerPolicy::Any, source) {
+                // A relayed address without a socket sends nothing, so that the source is another
+                // program on this machine, whose port merely lies in the relay range.
+                Verdict::OwnRelay => {
+                    self.environment
+                        .with(RelayedAddr::new(source), |l| l.has_socket)
+                        == Some(true)
+                }
+                Verdict::Refused(Refusal::OwnSocket) => true,
+                Verdict::FleetRelay | Verdict::Foreign | Verdict::Refused(_) => {
+                    judge.is_relay_source(source)
+                }
+            }
+    }
+
+    /// Publishes the receiver's half of every relay of the allocation on `tuple` anew.
+    fn publish(&mut self, tuple: &FiveTuple, now: Tick) {
+        let Some(allocation) = self.table.by_tuple(tuple) else {
+            return;
+        };
+        for relay in allocation
+            .relays
+            .iter()
+            .filter(|relay| relay.until.holds(now))
+        {
+            self.environment
+                .publish(Arc::new(allocation.landing(relay)));
+        }
+    }
+
+    /// Ends the whole allocation on `tuple` now.
+    fn end(&mut self, tuple: &FiveTuple, reason: EndReason, now: Tick) {
+        if let Some(allocation) = self.table.by_tuple(tuple) {
+            allocation
+                .relays
+                .iter()
+                .for_each(|relay| relay.until.set(now));
+        }
+        self.reap(tuple, reason, now);
+    }
+
+    /// Takes away what of the allocation on `tuple` has ended.
+    ///
+    /// Nobody finds a landing once it is withdrawn; a worker that found it just before may still be
+    /// sending one packet. The answer and the port's rest do not wait for that: to the client such
+    /// a packet is one that crossed its Refresh on the way, and the port rests for longer than any
+    /// turn takes. Only the final totals wait, in the data plane's journal.
+    fn reap(&mut self, tuple: &FiveTuple, reason: EndReason, now: Tick) {
+        let Some(allocation) = self.table.by_tuple_mut(tuple) else {
+            return;
+        };
+        let (live, ended): (Vec<_>, Vec<_>) = allocation
+            .relays
+            .drain(..)
+            .partition(|relay| relay.until.holds(now));
+        allocation.relays = live;
+        for relay in ended {
+            self.environment.withdraw(relay.relayed);
+            self.environment.close_socket(relay.relayed);
+            self.environment.rest_port(relay.relayed, now);
+        }
+        if !allocation.relays.is_empty() {
+            self.table.rearm(tuple);
+            return;
+        }
+        let Some(allocation) = self.table.remove(tuple) else {
+            return;
+        };
+        self.environment.disown(*tuple);
+        self.environment.release(allocation.subject, allocation.id);
+        self.count_allocations();
+        self.events.push_back(Event::Closed {
+            id: allocation.id,
+            reason,
+            lived: now.since(allocation.opened),
+            meters: allocation.meters,
+        });
+    }
+
+    fn count_allocations(&self) {
+        self.counters
+            .allocations
+            .store(self.table.len() as u64, Ordering::Relaxed);
+    }
+
+    fn random_bytes<const N: usize>(&mut self) -> [u8; N] {
+        random(&mut self.rng)
+    }
+}
+
+fn random<const N: usize>(rng: &mut StdRng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}

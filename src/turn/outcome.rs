@@ -1,0 +1,114 @@
+//! What a [`Server`](super::Server) says is to be done, and what it tells of allocations.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, WorkerId};
+use crate::turn::credential::Subject;
+use crate::turn::route::AllocationId;
+use crate::turn::stats::{DropReason, Meters};
+
+/// What came of a datagram.
+#[derive(Debug)]
+#[must_use]
+pub enum Handled {
+    /// Send these bytes of the buffer there.
+    Forward(Forward),
+    /// Send [`Server::answer`](super::Server::answer) back to where the datagram came from.
+    Answer,
+    /// Nothing is to be sent, and nothing is wrong.
+    Consumed,
+    /// Dropped without an answer, and counted.
+    Dropped(DropReason),
+    /// That worker owns the 5-tuple: hand the datagram to it.
+    Elsewhere(WorkerId),
+}
+
+/// A packet that goes on.
+#[derive(Debug)]
+pub struct Forward {
+    /// What of the buffer is to be sent; it lies around the payload that came.
+    pub range: Range<usize>,
+    /// Where to.
+    pub to: Target,
+}
+
+/// Where a packet goes on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// To a client of this server, from its listener.
+    Client(FiveTuple),
+    /// To a peer, from a relay socket.
+    Peer {
+        /// The relayed transport address whose socket it leaves by.
+        from: RelayedAddr,
+        /// The peer.
+        to: PeerAddr,
+        /// Whether DF is set.
+        fragmentation: Fragmentation,
+    },
+}
+
+/// RFC 8656 §14: whether a datagram may be fragmented on its way to the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// As usual.
+    Allowed,
+    /// The client asked for DF.
+    Forbidden,
+}
+
+/// Why an allocation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// Its lifetime ran out.
+    Expired,
+    /// Its client gave it up.
+    Closed,
+    /// It was silent, and made way for another one of its user.
+    Replaced,
+    /// It could not be answered.
+    Refused,
+    /// The server stops.
+    Stopped,
+}
+
+impl EndReason {
+    /// The word that stands for it in logs.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Closed => "closed",
+            Self::Replaced => "replaced",
+            Self::Refused => "refused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Something an operator may want to read about.
+#[derive(Debug)]
+pub enum Event {
+    /// An allocation was made.
+    Opened {
+        /// Its opaque name.
+        id: AllocationId,
+        /// Its client, and the listener it uses.
+        tuple: FiveTuple,
+        /// Whose it is.
+        subject: Subject,
+    },
+    /// An allocation is gone. Other workers may still be adding the last packets to its meters.
+    Closed {
+        /// Its opaque name.
+        id: AllocationId,
+        /// Why.
+        reason: EndReason,
+        /// How long it lived.
+        lived: Duration,
+        /// What went through it.
+        meters: Arc<Meters>,
+    },
+}

@@ -1,0 +1,204 @@
+//! The one vocabulary between the control plane and the data planes.
+//!
+//! A [`Route`] is the sender's half of a forwarding decision and is plain data of the sender's
+//! worker; a [`Landing`] is the receiver's half, published by the receiver's worker alone and
+//! immutable but for deadlines and meters. A packet goes from one allocation to another only where
+//! both halves agree. No plane forwards past their deadlines.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::proto::ChannelNumber;
+use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
+use crate::turn::clock::{Deadline, Tick};
+use crate::turn::credential::Subject;
+use crate::turn::stats::{DropReason, Meters};
+
+/// An allocation's opaque name in logs and events; drawn at random, tells nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AllocationId(pub u64);
+
+/// How many relayed addresses of one IP an allocation may have named at once.
+pub const MAX_NAMES: usize = 32;
+
+/// What kind of peer the policy found an address to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerKind {
+    /// A relayed address of this server: reached by hairpin.
+    Own,
+    /// A relayed address of another node of the fleet: reached by the relay socket.
+    Fleet,
+    /// Any other peer that the policy admits: reached by the relay socket.
+    Foreign,
+}
+
+/// The sender's half: where what the client sends on a channel or to a peer goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Route {
+    /// The sender's own relayed transport address, of the peer's family.
+    pub from: RelayedAddr,
+    /// Where to.
+    pub peer: PeerAddr,
+    /// How.
+    pub kind: PeerKind,
+    /// The earliest of allocation, credential, and channel or permission.
+    pub until: Tick,
+}
+
+/// A relayed address that an allocation has named, the second gate behind a permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    /// The relayed transport address.
+    pub peer: RelayedAddr,
+    /// Whose it was when it was named; none if nobody's.
+    pub subject: Option<Subject>,
+}
+
+/// RFC 8656 §9: a permission covers the peer's IP address on any port.
+#[derive(Clone)]
+pub struct Permission {
+    /// The peer's IP address.
+    pub ip: IpAddr,
+    /// What the policy found it to be.
+    pub kind: PeerKind,
+    /// When it ends.
+    pub until: Deadline,
+    /// Which relayed addresses of that IP were named; only for own ones.
+    pub names: Vec<Name>,
+}
+
+impl fmt::Debug for Permission {
+    /// Without the peer's IP address, which may be an endpoint's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permission")
+            .field("kind", &self.kind)
+            .field("until", &self.until)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Permission {
+    /// Whether `sender`, a live relayed address of `subject`, was named, or is another one of a
+    /// user who was.
+    fn admits<L: Landings>(
+        &self,
+        sender: RelayedAddr,
+        subject: Subject,
+        now: Tick,
+        landings: &L,
+    ) -> bool {
+        self.names.iter().any(|name| match name.subject {
+            // The port may have passed to somebody else since it was named.
+            Some(named) => named == subject,
+            None if name.peer == sender => true,
+            None => live_subject(landings, name.peer, now) == Some(subject),
+        })
+    }
+}
+
+/// RFC 8656 §12: a channel binds a number to a peer's transport address.
+#[derive(Debug, Clone)]
+pub struct ChannelBinding {
+    /// The number.
+    pub number: ChannelNumber,
+    /// The peer.
+    pub peer: PeerAddr,
+    /// What the policy found the peer to be.
+    pub kind: PeerKind,
+    /// When it ends; number and peer stay paired for five minutes more.
+    pub until: Deadline,
+}
+
+/// Whose relayed address this is at `now`, if it lives.
+pub(crate) fn live_subject<L: Landings>(
+    landings: &L,
+    relayed: RelayedAddr,
+    now: Tick,
+) -> Option<Subject> {
+    let look = |landing: &Landing| landing.until.holds(now).then_some(landing.subject);
+    landings.with(relayed, look).flatten()
+}
+
+/// How the receiver gets a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// As ChannelData on this channel.
+    Channel(ChannelNumber),
+    /// As a Data indication.
+    Indication,
+}
+
+/// The receiver's half: how a packet for this relayed address reaches its client, and from whom.
+#[derive(Debug)]
+pub struct Landing {
+    /// The allocation's opaque name.
+    pub id: AllocationId,
+    /// The relayed transport address it stands for.
+    pub relayed: RelayedAddr,
+    /// Whose allocation it is.
+    pub subject: Subject,
+    /// Whether only the same call may reach it. Call ids are not minted yet, so it matches nobody.
+    pub same_call_only: bool,
+    /// The client, and the listener that it uses.
+    pub client: FiveTuple,
+    /// Whether the relayed address has a socket, so that packets may leave from it.
+    pub has_socket: bool,
+    /// When the allocation ends.
+    pub until: Deadline,
+    /// The first gate, and within it the second.
+    pub permissions: Box<[Permission]>,
+    /// Which peers have a channel.
+    pub channels: Box<[ChannelBinding]>,
+    /// What went through the allocation.
+    pub meters: Arc<Meters>,
+}
+
+impl Landing {
+    /// Whether this allocation takes packets from `sender`, a relayed address of `subject`, at
+    /// `now`, and in which framing.
+    ///
+    /// # Errors
+    /// The reason to count when it does not.
+    pub fn admit<L: Landings>(
+        &self,
+        sender: RelayedAddr,
+        subject: Subject,
+        now: Tick,
+        landings: &L,
+    ) -> Result<Framing, DropReason> {
+        if !self.until.holds(now) {
+            return Err(DropReason::NoLanding);
+        }
+        if self.same_call_only {
+            return Err(DropReason::OtherCall);
+        }
+        // RFC 8656 §9: only addresses are compared, port numbers are not.
+        let permission = self
+            .permissions
+            .iter()
+            .find(|permission| permission.ip == sender.ip() && permission.until.holds(now))
+            .ok_or(DropReason::NotPermitted)?;
+        if !permission.admits(sender, subject, now, landings) {
+            return Err(DropReason::NotNamed);
+        }
+        Ok(framing(&self.channels, sender.socket_addr(), now))
+    }
+}
+
+/// RFC 8656 §11.3: ChannelData if a channel is bound to exactly this peer, else a Data indication.
+pub(crate) fn framing(channels: &[ChannelBinding], peer: SocketAddr, now: Tick) -> Framing {
+    channels
+        .iter()
+        .find(|channel| channel.peer.expose() == peer && channel.until.holds(now))
+        .map_or(Framing::Indication, |channel| {
+            Framing::Channel(channel.number)
+        })
+}
+
+/// Where landings are found: the data plane's directory, or a map in a simulation.
+pub trait Landings {
+    /// Looks at the landing of `relayed`, if one is published.
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R>;
+}

@@ -1,0 +1,45 @@
+//! What a [`Server`](super::Server) is told once, as plain values; all workers share one.
+
+use std::time::Duration;
+
+use crate::proto::ChannelRange;
+use crate::turn::credential::Credentials;
+use crate::turn::nonce::NonceKey;
+use crate::turn::policy::{PeerJudge, PeerPolicy};
+
+/// When a relayed address gets a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bind {
+    /// Only when a packet may have to go outside: at Allocate if the policy admits peers other
+    /// than relays, else when an address of the fleet is first permitted.
+    Auto,
+    /// At Allocate.
+    Always,
+}
+
+/// Behaviour of a server.
+#[derive(Debug)]
+pub struct ServerConfig {
+    /// RFC 8489 §14.9, REALM.
+    pub realm: String,
+    /// Which channel numbers clients may bind.
+    pub channels: ChannelRange,
+    /// Who may allocate.
+    pub credentials: Credentials,
+    /// What nonces are made with.
+    pub nonce_key: NonceKey,
+    /// The policy of an allocation whose credential carries none.
+    pub policy: PeerPolicy,
+    /// Judges peers.
+    pub judge: PeerJudge,
+    /// When relay sockets are opened.
+    pub bind: Bind,
+    /// The longest lifetime a client may ask for.
+    pub allocation_lifetime: Duration,
+    /// The longest an allocation lives, however often it is refreshed.
+    pub session_max: Duration,
+    /// Whether an allocation ends with its credential.
+    pub strict: bool,
+    /// Allocations per user; 0 is no limit.
+    pub user_allocations: u32,
+}

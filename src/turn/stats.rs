@@ -1,0 +1,320 @@
+//! Plain counters. [`Meters`] belong to one allocation, [`Counters`] to one worker; both are
+//! atomics so that a scrape may read them while the worker writes, and neither knows a format.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::clock::Tick;
+
+/// A counter that one thread adds to and any thread reads: a load and a store, no locked
+/// instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`; only the owning worker may call it.
+    pub fn add(&self, n: u64) {
+        self.0.store(
+            self.0.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Adds `n` where several workers may add.
+    pub fn add_shared(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What has been counted.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares an enum whose variants are metric labels.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident => $label:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vdoc])* $variant,)+ }
+
+        impl $name {
+            /// Every variant, in the order of its index.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word that stands for it in metrics and logs.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+labels! {
+    /// The way a packet took through the relay.
+    Path {
+        /// Between two relayed addresses of this server: one receive, one send, in whichever
+        /// framing either side uses.
+        Hairpin => "hairpin",
+        /// By a relay socket, in a channel.
+        Relay => "relay",
+        /// By a relay socket, in a Send or Data indication.
+        Indication => "indication",
+    }
+}
+
+labels! {
+    /// As the client sees it.
+    Direction {
+        /// From the client.
+        In => "in",
+        /// To the client.
+        Out => "out",
+    }
+}
+
+labels! {
+    /// Why a datagram was dropped without an answer.
+    DropReason {
+        /// Neither STUN nor ChannelData (RFC 8656 §12), or not decodable as either.
+        Malformed => "malformed",
+        /// A STUN message without the magic cookie: classic RFC 3489, or noise.
+        NoCookie => "no_cookie",
+        /// A FINGERPRINT that does not fit.
+        Fingerprint => "fingerprint",
+        /// A response or an indication that no client sends to a server.
+        Unexpected => "unexpected",
+        /// A method this server does not know.
+        UnknownMethod => "unknown_method",
+        /// A source that no client has: port 0, broadcast, multicast, or this server itself.
+        BadSource => "bad_source",
+        /// An unvalidated source over its cap of replies.
+        Unvalidated => "unvalidated",
+        /// Data on a 5-tuple without an allocation.
+        NoAllocation => "no_allocation",
+        /// ChannelData on a number that is not bound, or whose binding expired.
+        NoChannel => "no_channel",
+        /// Data for a peer without a permission, or from one.
+        NoPermission => "no_permission",
+        /// A Send indication that lacks an attribute or has one it must not have.
+        BadIndication => "bad_indication",
+        /// The policy does not admit the peer.
+        PolicyRefused => "policy",
+        /// The peer is an address of this server, but no live relayed transport address.
+        NoLanding => "no_landing",
+        /// The other allocation has no permission for this relayed address.
+        NotPermitted => "not_permitted",
+        /// The other allocation permits this relayed IP but never named this relayed address.
+        NotNamed => "not_named",
+        /// One of the two belongs to a call that the other does not.
+        OtherCall => "other_call",
+        /// The families of peer and relayed address differ.
+        Family => "family",
+        /// The packet does not fit the receiver's framing.
+        TooLarge => "too_large",
+        /// A packet reached a relay socket from a relay address of this server.
+        ByKernel => "by_kernel",
+        /// A relay socket's datagram whose allocation is gone.
+        NoRelay => "no_relay",
+        /// The kernel refused the send, or its buffer was full.
+        SendRefused => "send_refused",
+        /// The ring to another worker was full.
+        QueueFull => "queue_full",
+    }
+}
+
+labels! {
+    /// Why a request failed to authenticate.
+    AuthFailure {
+        /// No MESSAGE-INTEGRITY: the first request of every client.
+        Missing => "missing",
+        /// MESSAGE-INTEGRITY without USERNAME, REALM or NONCE, or a wrong PASSWORD-ALGORITHM.
+        Incomplete => "incomplete",
+        /// Unknown user or wrong password; the two are not told apart.
+        Wrong => "wrong",
+        /// A credential past its expiry.
+        Expired => "expired",
+        /// A nonce that aged out or belongs to another source.
+        StaleNonce => "stale_nonce",
+        /// A good credential that does not own this 5-tuple's allocation.
+        OtherUser => "other_user",
+    }
+}
+
+const PATHS: usize = Path::ALL.len();
+const DIRECTIONS: usize = Direction::ALL.len();
+const DROPS: usize = DropReason::ALL.len();
+const FAILURES: usize = AuthFailure::ALL.len();
+
+/// Packets and bytes.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Application datagrams.
+    pub packets: Counter,
+    /// Their payload, without TURN framing.
+    pub bytes: Counter,
+}
+
+/// What went through one allocation. Two relayed addresses of a dual allocation share it.
+#[derive(Debug, Default)]
+pub struct Meters {
+    traffic: [[Traffic; DIRECTIONS]; PATHS],
+    /// Packets for this allocation's client that were dropped.
+    pub drops: Counter,
+    last_heard: AtomicU64,
+}
+
+impl Meters {
+    /// Traffic on `path` in `direction`.
+    #[must_use]
+    pub const fn traffic(&self, path: Path, direction: Direction) -> &Traffic {
+        &self.traffic[path as usize][direction as usize]
+    }
+
+    /// Counts one packet from the client; the client's worker alone does so.
+    pub(crate) fn received(&self, path: Path, bytes: usize, now: Tick) {
+        let traffic = self.traffic(path, Direction::In);
+        traffic.packets.add(1);
+        traffic.bytes.add(bytes as u64);
+        self.heard(now);
+    }
+
+    /// Counts one packet to the client; any worker may do so.
+    pub(crate) fn sent(&self, path: Path, bytes: usize) {
+        let traffic = self.traffic(path, Direction::Out);
+        traffic.packets.add_shared(1);
+        traffic.bytes.add_shared(bytes as u64);
+    }
+
+    /// Notes that the client gave a sign of life.
+    pub(crate) fn heard(&self, now: Tick) {
+        self.last_heard.store(now.nanos(), Ordering::Relaxed);
+    }
+
+    /// When the client last gave a sign of life.
+    #[must_use]
+    pub fn last_heard(&self) -> Tick {
+        Tick::from_nanos(self.last_heard.load(Ordering::Relaxed))
+    }
+
+    /// Packets in `direction` over all paths.
+    #[must_use]
+    pub fn packets(&self, direction: Direction) -> u64 {
+        Path::ALL
+            .iter()
+            .map(|path| self.traffic(*path, direction).packets.total())
+            .sum()
+    }
+}
+
+/// A response code, as the metrics count them: the class's own 0 for success.
+const CODES: &[u16] = &[
+    0, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508,
+];
+const METHODS: &[&str] = &[
+    "binding",
+    "allocate",
+    "refresh",
+    "create_permission",
+    "channel_bind",
+    "other",
+];
+
+/// What one worker has counted.
+#[derive(Debug, Default)]
+pub struct Counters {
+    traffic: [[Traffic; DIRECTIONS]; PATHS],
+    drops: [Counter; DROPS],
+    auth_failures: [Counter; FAILURES],
+    requests: [[Counter; CODES.len()]; METHODS.len()],
+    /// Allocations that are live.
+    pub allocations: AtomicU64,
+    /// Allocations ever made.
+    pub allocations_total: Counter,
+    /// Datagrams handed to the worker that owns their 5-tuple.
+    pub misdirected: Counter,
+    /// Nanoseconds for which the worker was not waiting.
+    pub busy: Counter,
+    /// Turns of the worker's loop.
+    pub turns: Counter,
+    /// Datagrams that the worker took from its sockets.
+    pub datagrams: Counter,
+}
+
+impl Counters {
+    /// Counts one relayed packet.
+    pub(crate) fn relayed(&self, path: Path, direction: Direction, bytes: usize) {
+        let traffic = &self.traffic[path as usize][direction as usize];
+        traffic.packets.add(1);
+        traffic.bytes.add(bytes as u64);
+    }
+
+    /// Counts `n` packets dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason, n: u64) {
+        self.drops[reason as usize].add(n);
+    }
+
+    pub(crate) fn auth_failed(&self, why: AuthFailure) {
+        self.auth_failures[why as usize].add(1);
+    }
+
+    /// Counts an answered request; `code` 0 is success.
+    pub(crate) fn answered(&self, method: &str, code: u16) {
+        let last = METHODS.len() - 1;
+        let method = METHODS.iter().position(|m| *m == method).unwrap_or(last);
+        if let Some(code) = CODES.iter().position(|c| *c == code) {
+            self.requests[method][code].add(1);
+        }
+    }
+
+    /// Traffic on `path` in `direction`.
+    #[must_use]
+    pub const fn traffic(&self, path: Path, direction: Direction) -> &Traffic {
+        &self.traffic[path as usize][direction as usize]
+    }
+
+    /// Packets dropped for `reason`.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].total()
+    }
+
+    /// Requests that failed to authenticate for `why`.
+    #[must_use]
+    pub fn auth_failures(&self, why: AuthFailure) -> u64 {
+        self.auth_failures[why as usize].total()
+    }
+
+    /// Requests answered so far: method, code (0 is success), count; all of them, also the zeros.
+    pub fn requests(&self) -> impl Iterator<Item = (&'static str, u16, u64)> + '_ {
+        METHODS
+            .iter()
+            .zip(&self.requests)
+            .flat_map(|(method, counts)| {
+                CODES
+                    .iter()
+                    .zip(counts)
+                    .map(|(code, count)| (*method, *code, count.total()))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_and_its_label_belong_together() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+        }
+        let counters = Counters::default();
+        counters.dropped(DropReason::NotNamed, 2);
+        assert_eq!(counters.drops(DropReason::NotNamed), 2);
+        counters.answered("allocate", 486);
+        assert!(counters.requests().any(|row| row == ("allocate", 486, 1)));
+        counters.answered("no such method", 0);
+        assert!(counters.requests().any(|row| row == ("other", 0, 1)));
+    }
+}

@@ -1,0 +1,159 @@
+//! The cap on replies to sources that never proved that they receive at the address they send
+//! from (RFC 8656 §21.4: a server must not amplify for whoever forges a source).
+//!
+//! Two fixed tables of token buckets, one by IP address (/64 for IPv6) and one by network (/24,
+//! /48) at twenty times the rate. Memory is spent once, never on a source: a bucket is one number,
+//! the moment at which it would be full again, and sources whose keyed hash falls on the same
+//! bucket share it.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::clock::Tick;
+
+const BUCKETS: usize = 1 << 16;
+/// How many times its addresses' budget a whole network has.
+const NETWORK_SHARE: u64 = 20;
+
+/// A rate with a burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Replies per second; 0 lets none through.
+    pub per_second: u32,
+    /// Replies at once after a silence.
+    pub burst: u32,
+}
+
+/// The tables; shared by all workers.
+#[derive(Debug)]
+pub struct Unvalidated {
+    hasher: foldhash::quality::RandomState,
+    sources: Box<[AtomicU64]>,
+    networks: Box<[AtomicU64]>,
+    rate: Rate,
+}
+
+impl Unvalidated {
+    /// Empty tables for `rate`.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        let table = || (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            hasher: foldhash::quality::RandomState::default(),
+            sources: table(),
+            networks: table(),
+            rate,
+        }
+    }
+
+    /// Takes one reply off the budgets of `ip` and its network; false when either is spent.
+    #[must_use]
+    pub fn allow(&self, ip: IpAddr, now: Tick) -> bool {
+        if self.rate.per_second == 0 {
+            return false;
+        }
+        let (source, network) = keys(ip);
+        let spacing = 1_000_000_000 / u64::from(self.rate.per_second);
+        let span = spacing.saturating_mul(u64::from(self.rate.burst.max(1)));
+        // The source first, so that one that floods takes no more than its own share off its
+        // network's budget, which fills twenty times as fast and holds twenty times as much.
+        take(self.bucket(&self.sources, source), spacing, span, now)
+            && take(
+                self.bucket(&self.networks, network),
+                spacing / NETWORK_SHARE,
+                span,
+                now,
+            )
+    }
+
+    fn bucket<'t>(&self, table: &'t [AtomicU64], key: u128) -> &'t AtomicU64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "only the low bits choose a bucket"
+        )]
+        let index = self.hasher.hash_one(key) as usize % BUCKETS;
+        &table[index]
+    }
+}
+
+/// The keys of the source and of its network, told apart from the other family's.
+fn keys(ip: IpAddr) -> (u128, u128) {
+    match ip {
+        IpAddr::V4(ip) => {
+            let bits = u128::from(ip.to_bits());
+            (bits | 1 << 127, bits >> 8 | 1 << 127)
+        }
+        IpAddr::V6(ip) => (ip.to_bits() >> 64, ip.to_bits() >> 80),
+    }
+}
+
+/// A token bucket in one number (the generic cell rate algorithm): the moment at which it is full.
+fn take(bucket: &AtomicU64, spacing: u64, span: u64, now: Tick) -> bool {
+    let now = now.nanos();
+    bucket
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let next = full_at.max(now).saturating_add(spacing);
+            (next <= now.saturating_add(span)).then_some(next)
+        })
+        .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATE: Rate = Rate {
+        per_second: 50,
+        burst: 200,
+    };
+
+    fn second(s: u64) -> Tick {
+        Tick::from_nanos(s * 1_000_000_000)
+    }
+
+    fn allowed(table: &Unvalidated, ip: IpAddr, now: Tick) -> usize {
+        (0..10_000).take_while(|_| table.allow(ip, now)).count()
+    }
+
+    /// T29
+    #[test]
+    fn a_source_gets_its_burst_and_then_its_rate() {
+        let table = Unvalidated::new(RATE);
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(allowed(&table, ip, second(100)), 200);
+        assert_eq!(allowed(&table, ip, second(101)), 50);
+        assert_eq!(allowed(&table, ip, second(200)), 200);
+    }
+
+    /// T29
+    #[test]
+    fn a_network_gets_twenty_times_a_source() {
+        let table = Unvalidated::new(RATE);
+        let total: usize = (0..=255)
+            .map(|host| allowed(&table, IpAddr::from([192, 0, 2, host]), second(100)))
+            .sum();
+        assert!((3_900..=4_000).contains(&total), "{total}");
+    }
+
+    /// T29
+    #[test]
+    fn a_source_that_floods_does_not_silence_its_neighbours() {
+        let table = Unvalidated::new(RATE);
+        allowed(&table, IpAddr::from([192, 0, 2, 1]), second(100));
+        for _ in 0..100_000 {
+            assert!(!table.allow(IpAddr::from([192, 0, 2, 1]), second(100)));
+        }
+        assert!(table.allow(IpAddr::from([192, 0, 2, 2]), second(100)));
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_subscriber_are_one_source() {
+        let table = Unvalidated::new(RATE);
+        let host = |n: u128| IpAddr::from((0x2001_0db8_u128 << 96 | n).to_be_bytes());
+        let total: usize = (0..100)
+            .map(|n| allowed(&table, host(n), second(100)))
+            .sum();
+        assert_eq!(total, 200);
+    }
+}

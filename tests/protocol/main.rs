@@ -1,0 +1,24 @@
+//! The server's behaviour, a file for each: bytes and time in, bytes and decisions out. Nothing
+//! here opens a socket or reads a clock.
+
+#[path = "../world/mod.rs"]
+mod world;
+
+mod allocate;
+mod auth;
+mod channel;
+mod expiry;
+mod families;
+mod hairpin;
+mod hostile;
+mod naming;
+mod nat;
+mod permission;
+mod policy;
+mod ports;
+mod privacy;
+mod quota;
+mod refresh;
+mod reload;
+mod send;
+mod unvalidated;

@@ -1,0 +1,94 @@
+//! New rules for a server whose allocations live on.
+
+use taciturn::turn::policy::PeerPolicy;
+use taciturn::turn::stats::DropReason;
+
+use crate::world::call::{CAROL, Call, Framing};
+use crate::world::client::SUCCESS;
+use crate::world::servers::{SECRETS, Setup, at};
+
+/// T8
+#[test]
+fn packets_to_and_from_newly_denied_peers_stop() {
+    let mut call = Call::permitted(Setup::any());
+    let [denied, spared] = ["1.1.1.1:5000", "8.8.8.8:53"];
+    for (number, peer) in [(0x4000, denied), (0x4001, spared)] {
+        assert_eq!(call.alice.bind(&mut call.world, number, at(peer)), SUCCESS);
+    }
+    call.world.reconfigure(&Setup {
+        deny: vec!["1.0.0.0/8"],
+        ..Setup::any()
+    });
+    let channel = call.alice.channel_data(&mut call.world, 0x4000, b"x");
+    assert_eq!(channel.dropped(), Some(DropReason::NoChannel));
+    let indication = call.alice.send_to(&mut call.world, at(denied), b"x");
+    assert_eq!(indication.dropped(), Some(DropReason::NoPermission));
+    let inbound = call.world.receive_from_peer(call.a, denied, b"x");
+    assert_eq!(inbound.dropped(), Some(DropReason::NoPermission));
+    assert_eq!(call.alice.bind(&mut call.world, 0x4000, at(denied)), 403);
+
+    call.alice
+        .channel_data(&mut call.world, 0x4001, b"x")
+        .outside();
+    call.world
+        .receive_from_peer(call.a, spared, b"x")
+        .at(&call.alice);
+    call.alice_says(b"x").at(&call.bob);
+}
+
+/// T8
+#[test]
+fn a_living_allocation_keeps_the_policy_it_was_made_under() {
+    let mut call = Call::permitted(Setup::any());
+    let peer = at("1.1.1.1:5000");
+    call.world.reconfigure(&Setup::default());
+    let mut carol = call.world.client("carol", CAROL);
+    carol.allocate(&mut call.world);
+    assert_eq!(carol.permit(&mut call.world, &[peer]), 403);
+    assert_eq!(call.alice.permit(&mut call.world, &[peer]), SUCCESS);
+    call.alice.send_to(&mut call.world, peer, b"x").outside();
+}
+
+/// T25
+#[test]
+fn a_removed_secret_refuses_and_a_rotated_one_does_not() {
+    let mut call = Call::permitted(Setup::default());
+    let rotated = Setup {
+        secrets: vec!["a-new-secret", SECRETS[0]],
+        ..Setup::default()
+    };
+    call.world.reconfigure(&rotated);
+    // Not even their nonces have become stale.
+    let kept = call
+        .alice
+        .request_once(&mut call.world, taciturn::proto::Method::REFRESH, |r| r);
+    assert_eq!(kept.code(), SUCCESS);
+    let mut carol = call.world.client("carol", CAROL);
+    carol.allocate(&mut call.world);
+
+    let removed = Setup {
+        secrets: vec!["a-new-secret"],
+        ..Setup::default()
+    };
+    call.world.reconfigure(&removed);
+    assert_eq!(call.alice.refresh(&mut call.world, None).code(), 401);
+    assert_eq!(call.alice.permit(&mut call.world, &[call.b]), 401);
+    assert_eq!(carol.refresh(&mut call.world, None).code(), SUCCESS);
+}
+
+#[test]
+fn a_hairpin_goes_on_under_new_rules() {
+    let mut call = Call::new(Setup::default());
+    call.admit(Framing::Channel(0x4000), Framing::Indication);
+    for policy in [PeerPolicy::Any, PeerPolicy::Relay] {
+        call.world.reconfigure(&Setup {
+            policy,
+            deny: vec!["0.0.0.0/0"],
+            ..Setup::default()
+        });
+        call.alice
+            .channel_data(&mut call.world, 0x4000, b"x")
+            .at(&call.bob);
+        call.bob_says(b"x").at(&call.alice);
+    }
+}

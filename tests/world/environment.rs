@@ -1,0 +1,153 @@
+//! What stands in for the data plane: one [`House`] for all workers, seen by each through a
+//! [`Room`].
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use taciturn::turn::credential::Subject;
+use taciturn::turn::ports::{Drawn, NoPort, PortPool, PortWish, Token};
+use taciturn::turn::quota::{Admitted, Holding, Users};
+use taciturn::turn::route::{Landing, Landings};
+use taciturn::turn::unvalidated::{Rate, Unvalidated};
+use taciturn::turn::{
+    AllocationId, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
+};
+
+/// The tables that all workers share.
+#[derive(Debug)]
+pub struct House {
+    pub landings: HashMap<RelayedAddr, Arc<Landing>>,
+    pub sockets: HashMap<RelayedAddr, AllocationId>,
+    pub owners: HashMap<FiveTuple, WorkerId>,
+    pub condemned: Vec<(WorkerId, AllocationId)>,
+    pub ports: PortPool,
+    pub users: Users,
+    pub unvalidated: Unvalidated,
+    /// Ports that "another process" holds.
+    pub taken: HashSet<u16>,
+    /// Whether the kernel has no descriptors left.
+    pub exhausted: bool,
+    /// How often landings were published.
+    pub published: u64,
+}
+
+impl House {
+    pub fn new(
+        addresses: &[IpAddr],
+        ports: &RangeInclusive<u16>,
+        unvalidated: Rate,
+        seed: u64,
+    ) -> Rc<RefCell<Self>> {
+        let rng = StdRng::seed_from_u64(seed);
+        Rc::new(RefCell::new(Self {
+            landings: HashMap::new(),
+            sockets: HashMap::new(),
+            owners: HashMap::new(),
+            condemned: Vec::new(),
+            ports: PortPool::new(addresses, ports, Duration::from_secs(60), rng),
+            users: Users::default(),
+            unvalidated: Unvalidated::new(unvalidated),
+            taken: HashSet::new(),
+            exhausted: false,
+            published: 0,
+        }))
+    }
+}
+
+/// One worker's view of the house.
+#[derive(Debug, Clone)]
+pub struct Room {
+    pub house: Rc<RefCell<House>>,
+    pub worker: WorkerId,
+}
+
+impl Landings for Room {
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+        let landing = self.house.borrow().landings.get(&relayed).cloned();
+        landing.map(|landing| look(&landing))
+    }
+}
+
+impl Environment for Room {
+    fn publish(&mut self, landing: Arc<Landing>) {
+        let mut house = self.house.borrow_mut();
+        house.published += 1;
+        house.landings.insert(landing.relayed, landing);
+    }
+
+    fn withdraw(&mut self, relayed: RelayedAddr) {
+        self.house.borrow_mut().landings.remove(&relayed);
+    }
+
+    fn draw_port(&mut self, wish: PortWish, user: Subject, now: Tick) -> Result<Drawn, NoPort> {
+        self.house.borrow_mut().ports.draw(wish, user, now)
+    }
+
+    fn claim_port(&mut self, token: Token, user: Subject, now: Tick) -> Option<RelayedAddr> {
+        self.house.borrow_mut().ports.claim(token, user, now)
+    }
+
+    fn rest_port(&mut self, relayed: RelayedAddr, now: Tick) {
+        self.house.borrow_mut().ports.rest(relayed, now);
+    }
+
+    fn open_socket(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {
+        let mut house = self.house.borrow_mut();
+        if house.exhausted {
+            return Err(SocketRefused::Exhausted);
+        }
+        if house.taken.contains(&relayed.port()) {
+            return Err(SocketRefused::PortTaken);
+        }
+        let before = house.sockets.insert(relayed, id);
+        assert!(before.is_none(), "{relayed} has two sockets");
+        Ok(())
+    }
+
+    fn close_socket(&mut self, relayed: RelayedAddr) {
+        self.house.borrow_mut().sockets.remove(&relayed);
+    }
+
+    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
+        self.house.borrow().users.has_room(user, limit, now)
+    }
+
+    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+        self.house
+            .borrow_mut()
+            .users
+            .admit(user, limit, holding, now)
+    }
+
+    fn release(&mut self, user: Subject, id: AllocationId) {
+        self.house.borrow_mut().users.release(user, id);
+    }
+
+    fn condemn(&mut self, worker: WorkerId, id: AllocationId) {
+        self.house.borrow_mut().condemned.push((worker, id));
+    }
+
+    fn own(&mut self, tuple: FiveTuple) {
+        self.house.borrow_mut().owners.insert(tuple, self.worker);
+    }
+
+    fn disown(&mut self, tuple: FiveTuple) {
+        self.house.borrow_mut().owners.remove(&tuple);
+    }
+
+    fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId> {
+        let owner = self.house.borrow().owners.get(&tuple).copied();
+        owner.filter(|owner| *owner != self.worker)
+    }
+
+    fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
+        self.house.borrow().unvalidated.allow(ip, now)
+    }
+}
