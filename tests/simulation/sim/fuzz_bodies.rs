@@ -1,0 +1,116 @@
+//! The bodies of the fuzz targets against the server, by whom they trust: `fuzz/` feeds them from
+//! libFuzzer, a test from seeded random bytes.
+
+use taciturn::proto::{Class, MAGIC_COOKIE, Message, Method};
+use taciturn::turn::stats::DropReason;
+
+use super::action::Action;
+use super::dice::Dice;
+use super::plant::Plant;
+use super::run::{Outcome, Run};
+use super::setting::Setting;
+use super::speech::{Envelope, Say, Signing, request};
+
+/// However many bytes there are, a run ends.
+const MOST_STEPS: usize = 500;
+/// design.md section 6: what a source gets that never proved its address.
+const SMALL_ANSWER: usize = 20 + 128;
+
+/// Whoever has no credential leaves no trace, whatever they send.
+///
+/// # Panics
+/// When they do.
+pub fn server_unauthenticated(data: &[u8]) {
+    let mut run = Run::within(
+        Setting::draw(&mut Dice::given(data)),
+        Dice::new(0),
+        Plant::Nothing,
+        false,
+    );
+    let mut rest = data;
+    while let [how, length, tail @ ..] = rest {
+        let (datagram, others) = tail.split_at(tail.len().min(usize::from(*length)));
+        rest = others;
+        let client = usize::from(*how) % run.clients.len();
+        let datagram = dress(&run, client, *how, datagram);
+        let tuple = run.clients[client].tuple;
+        let worker = run.clients[client].home;
+        match run.hand_client(worker, tuple, &datagram).unwrap() {
+            Outcome::Answer(answer) => {
+                let asked = Message::decode(&datagram).unwrap();
+                let answer = Message::decode(&answer).unwrap();
+                assert_eq!(asked.class(), Class::Request);
+                assert_eq!(answer.transaction_id(), asked.transaction_id());
+                assert!(answer.class() == Class::Error || answer.method() == Method::BINDING);
+                assert!(answer.as_bytes().len() <= SMALL_ANSWER);
+            }
+            Outcome::Data(fate, _) => panic!("somebody without an allocation reached {fate:?}"),
+            Outcome::Consumed | Outcome::Dropped => {}
+        }
+    }
+    run.check().unwrap();
+    let house = run.house.borrow();
+    assert!(house.landings.is_empty() && house.sockets.is_empty() && house.owners.is_empty());
+    assert!(house.users.is_empty() && house.condemned.is_empty());
+    let counts = house.ports.counts();
+    assert_eq!(
+        counts.free,
+        run.setting.ports.len() * run.setting.relays.len()
+    );
+    let drops: u64 = DropReason::ALL
+        .iter()
+        .map(|r| run.tally.drops_for(*r))
+        .sum();
+    assert!(drops <= data.len() as u64);
+}
+
+/// Raw, or with a header that is right, or with a signature that is wrong.
+fn dress(run: &Run, client: usize, how: u8, bytes: &[u8]) -> Vec<u8> {
+    match how >> 6 {
+        0 => bytes.to_vec(),
+        1 => {
+            let says = [Say::Transport(17)];
+            let mut envelope: Envelope = run.envelope(
+                client,
+                Method::ALLOCATE,
+                Signing::WrongPassword,
+                taciturn::proto::TransactionId::new([how; 12]),
+            );
+            envelope.nonce = String::from_utf8_lossy(bytes).chars().take(40).collect();
+            request(&envelope, &says)
+        }
+        _ => {
+            let body = &bytes[..bytes.len() / 4 * 4];
+            let mut message = vec![0; 20];
+            let kind = [
+                0x0001, 0x0003, 0x0004, 0x0008, 0x0009, 0x0016, 0x0011, 0x0103,
+            ];
+            let kind: u16 = kind[usize::from(how) / 8 % kind.len()];
+            message[..2].copy_from_slice(&kind.to_be_bytes());
+            message[2..4].copy_from_slice(&u16::try_from(body.len()).unwrap().to_be_bytes());
+            message[4..8].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
+            message.extend_from_slice(body);
+            message
+        }
+    }
+}
+
+/// Whoever has a credential: the bytes choose what happens, as a seed does in the simulation, and
+/// the model foretells what must come of it.
+///
+/// # Panics
+/// When something else does.
+pub fn server_authenticated(data: &[u8]) {
+    let mut dice = Dice::given(data);
+    let setting = Setting::draw(&mut dice);
+    let mut run = Run::within(setting, dice, Plant::Nothing, false);
+    for _ in 0..MOST_STEPS {
+        if run.dice.is_spent() {
+            break;
+        }
+        let action = Action::draw(&mut run.dice);
+        run.act(action).unwrap();
+        run.check().unwrap();
+    }
+    run.stop().unwrap();
+}

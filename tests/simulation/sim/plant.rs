@@ -1,0 +1,218 @@
+//! Bugs planted around the server: what the house hands out is altered on its way, so that the
+//! code under test stays what it is. A simulation that does not notice them is blind.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use taciturn::turn::credential::Subject;
+use taciturn::turn::ports::{Drawn, NoPort, PortWish, Token};
+use taciturn::turn::quota::{Admitted, Holding};
+use taciturn::turn::route::{Landing, Landings, Name, PeerKind, Permission};
+use taciturn::turn::{
+    AllocationId, Deadline, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
+};
+
+use super::environment::Room;
+
+/// What is wrong with a house.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    Nothing,
+    /// Every receiver permits and names everybody: B's admission check is gone.
+    AdmissionRemoved,
+    /// Whoever permits a relay IP has named everybody on it.
+    NamingRemoved,
+    /// Landings never end.
+    DeadlineIgnored,
+    /// Permissions in landings never end.
+    PermissionKept,
+    /// Receivers' channels are forgotten.
+    ChannelsForgotten,
+    /// Every receiver is somebody else: data goes to the client of another landing.
+    ReceiverConfused,
+    /// Landings stay when their allocation is gone.
+    WithdrawForgotten,
+    /// Sockets stay open when their allocation is gone.
+    SocketKept,
+    /// Users may hold any number.
+    QuotaIgnored,
+}
+
+impl Plant {
+    pub const BUGS: [Self; 9] = [
+        Self::AdmissionRemoved,
+        Self::NamingRemoved,
+        Self::DeadlineIgnored,
+        Self::PermissionKept,
+        Self::ChannelsForgotten,
+        Self::ReceiverConfused,
+        Self::WithdrawForgotten,
+        Self::SocketKept,
+        Self::QuotaIgnored,
+    ];
+}
+
+/// A room with something wrong.
+#[derive(Debug)]
+pub struct Planted {
+    pub room: Room,
+    pub plant: Plant,
+}
+
+impl Planted {
+    fn alter(&self, landing: &Landing) -> Landing {
+        let mut altered = copy(landing);
+        match self.plant {
+            Plant::AdmissionRemoved => {
+                let mut ips: Vec<IpAddr> = self.everybody().map(|name| name.peer.ip()).collect();
+                ips.sort_unstable();
+                ips.dedup();
+                altered.permissions = ips.into_iter().map(|ip| self.open(ip)).collect();
+            }
+            Plant::NamingRemoved => {
+                for permission in &mut altered.permissions {
+                    permission.names = self.everybody().collect();
+                }
+            }
+            Plant::DeadlineIgnored => altered.until = never(),
+            Plant::PermissionKept => {
+                for permission in &mut altered.permissions {
+                    permission.until = never();
+                }
+            }
+            Plant::ChannelsForgotten => altered.channels = Box::default(),
+            Plant::ReceiverConfused => {
+                let house = self.room.house.borrow();
+                let other = house.landings.values().map(|l| l.client);
+                altered.client = other
+                    .min_by_key(|tuple| tuple.client.expose())
+                    .unwrap_or(landing.client);
+            }
+            Plant::Nothing | Plant::WithdrawForgotten | Plant::SocketKept | Plant::QuotaIgnored => {
+            }
+        }
+        altered
+    }
+
+    fn open(&self, ip: IpAddr) -> Permission {
+        Permission {
+            ip,
+            kind: PeerKind::Own,
+            until: never(),
+            names: self.everybody().collect(),
+        }
+    }
+
+    fn everybody(&self) -> impl Iterator<Item = Name> + use<> {
+        let house = self.room.house.borrow();
+        let names: Vec<Name> = house
+            .landings
+            .values()
+            .map(|landing| Name {
+                peer: landing.relayed,
+                subject: Some(landing.subject),
+            })
+            .collect();
+        names.into_iter()
+    }
+}
+
+fn never() -> Deadline {
+    Deadline::new(Tick::from_nanos(u64::MAX))
+}
+
+fn copy(landing: &Landing) -> Landing {
+    Landing {
+        id: landing.id,
+        relayed: landing.relayed,
+        subject: landing.subject,
+        same_call_only: landing.same_call_only,
+        client: landing.client,
+        has_socket: landing.has_socket,
+        until: landing.until.clone(),
+        permissions: landing.permissions.clone(),
+        channels: landing.channels.clone(),
+        meters: Arc::clone(&landing.meters),
+    }
+}
+
+impl Landings for Planted {
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+        if self.plant == Plant::Nothing {
+            return self.room.with(relayed, look);
+        }
+        self.room
+            .with(relayed, |landing| look(&self.alter(landing)))
+    }
+}
+
+impl Environment for Planted {
+    fn publish(&mut self, landing: Arc<Landing>) {
+        self.room.publish(landing);
+    }
+
+    fn withdraw(&mut self, relayed: RelayedAddr) {
+        if self.plant != Plant::WithdrawForgotten {
+            self.room.withdraw(relayed);
+        }
+    }
+
+    fn draw_port(&mut self, wish: PortWish, user: Subject, now: Tick) -> Result<Drawn, NoPort> {
+        self.room.draw_port(wish, user, now)
+    }
+
+    fn claim_port(&mut self, token: Token, user: Subject, now: Tick) -> Option<RelayedAddr> {
+        self.room.claim_port(token, user, now)
+    }
+
+    fn rest_port(&mut self, relayed: RelayedAddr, now: Tick) {
+        self.room.rest_port(relayed, now);
+    }
+
+    fn open_socket(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {
+        self.room.open_socket(relayed, id)
+    }
+
+    fn close_socket(&mut self, relayed: RelayedAddr) {
+        if self.plant != Plant::SocketKept {
+            self.room.close_socket(relayed);
+        }
+    }
+
+    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
+        self.plant == Plant::QuotaIgnored || self.room.has_room(user, limit, now)
+    }
+
+    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+        let limit = if self.plant == Plant::QuotaIgnored {
+            0
+        } else {
+            limit
+        };
+        self.room.admit(user, limit, holding, now)
+    }
+
+    fn release(&mut self, user: Subject, id: AllocationId) {
+        self.room.release(user, id);
+    }
+
+    fn condemn(&mut self, worker: WorkerId, id: AllocationId) {
+        self.room.condemn(worker, id);
+    }
+
+    fn own(&mut self, tuple: FiveTuple) {
+        self.room.own(tuple);
+    }
+
+    fn disown(&mut self, tuple: FiveTuple) {
+        self.room.disown(tuple);
+    }
+
+    fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId> {
+        self.room.other_owner(tuple)
+    }
+
+    fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
+        self.room.allow_unvalidated(ip, now)
+    }
+}

@@ -1,0 +1,347 @@
+//! One seed's run: servers, clients, time, and what is kept to hold the servers to the model.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use taciturn::proto::{DATA_INDICATION_HEADROOM, TransactionId};
+use taciturn::turn::{
+    AllocationId, ClientAddr, Clock, Event, FiveTuple, Forward, Fragmentation, Handled, ListenerId,
+    PeerAddr, RelayedAddr, Server, Target, Tick, WorkerId,
+};
+
+use super::action::Action;
+use super::dice::Dice;
+use super::environment::{House, Room};
+use super::model::{Fate, Model};
+use super::plant::{Plant, Planted};
+use super::setting::{EPOCH, SECOND, Setting, address, shared};
+use super::speech::{Dialect, Identity, Received};
+use super::tally::Tally;
+
+/// Behind a datagram, for padding.
+const TAILROOM: usize = 3;
+
+/// A nonce, and for whom it is good.
+#[derive(Debug, Clone)]
+pub struct Nonce {
+    pub text: String,
+    pub made: u64,
+    pub ip: std::net::IpAddr,
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub tuple: FiveTuple,
+    /// The worker that the kernel would hand its datagrams to.
+    pub home: usize,
+    pub identity: Rc<Identity>,
+    pub dialect: Dialect,
+    pub nonce: Option<Nonce>,
+    /// Its last Allocate request, for a retransmission.
+    pub allocate: Option<(TransactionId, Vec<super::speech::Say>)>,
+}
+
+/// What came of a datagram.
+#[derive(Debug)]
+pub enum Outcome {
+    Answer(Vec<u8>),
+    Data(Fate, Vec<u8>),
+    Consumed,
+    Dropped,
+}
+
+#[derive(Debug)]
+pub struct Run {
+    pub setting: Rc<Setting>,
+    pub dice: Dice,
+    pub servers: Vec<Server<Planted>>,
+    pub house: Rc<RefCell<House>>,
+    pub model: Model,
+    pub clients: Vec<Client>,
+    /// Credentials of each user.
+    pub identities: Vec<Vec<Rc<Identity>>>,
+    /// Every address a client ever had: none may ever be seen by another.
+    pub secrets: Vec<SocketAddr>,
+    /// Allocations that are gone, by worker.
+    pub gone: Vec<(usize, AllocationId)>,
+    pub opened: Vec<(usize, AllocationId)>,
+    pub now: u64,
+    pub early_uses: u64,
+    /// Allocations that closed as given up, until a response says so.
+    pub given_up: usize,
+    pub count: u32,
+    pub tally: Tally,
+    /// What happened, if somebody wants to read it.
+    pub trace: Option<Vec<String>>,
+    buf: Vec<u8>,
+}
+
+impl Run {
+    pub fn new(seed: u64, plant: Plant, is_traced: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let setting = Setting::draw(&mut dice);
+        Self::within(setting, dice, plant, is_traced)
+    }
+
+    pub fn within(setting: Setting, mut dice: Dice, plant: Plant, is_traced: bool) -> Self {
+        let setting = Rc::new(setting);
+        let house = House::new(
+            &setting.relays,
+            &setting.ports,
+            setting.unvalidated(),
+            dice.within(0..=u64::MAX),
+        );
+        let config = shared(&setting);
+        let servers = (0..setting.workers)
+            .map(|worker| {
+                let worker = WorkerId(u16::try_from(worker).unwrap());
+                let room = Room {
+                    house: Rc::clone(&house),
+                    worker,
+                };
+                Server::new(
+                    Arc::clone(&config),
+                    Planted { room, plant },
+                    worker,
+                    dice.bytes(),
+                )
+            })
+            .collect();
+        let mut run = Self {
+            model: Model::new(Rc::clone(&setting)),
+            servers,
+            house,
+            clients: Vec::new(),
+            identities: (0..setting.users).map(|_| Vec::new()).collect(),
+            secrets: Vec::new(),
+            gone: Vec::new(),
+            opened: Vec::new(),
+            now: 1_000 * SECOND,
+            early_uses: 0,
+            given_up: 0,
+            count: 0,
+            tally: Tally::default(),
+            trace: is_traced.then(Vec::new),
+            buf: vec![0; DATA_INDICATION_HEADROOM + 65_536 + TAILROOM],
+            setting,
+            dice,
+        };
+        for index in 0..run.setting.clients {
+            let identity = run.identity(index % run.setting.users);
+            let dialect = run.dice.pick(&[Dialect::Sha1, Dialect::Sha256]);
+            let tuple = run.new_tuple();
+            let home = run.dice.below(run.servers.len());
+            run.clients.push(Client {
+                tuple,
+                home,
+                identity,
+                dialect,
+                nonce: None,
+                allocate: None,
+            });
+        }
+        run
+    }
+
+    pub fn go(&mut self, steps: usize) -> Result<(), String> {
+        for _ in 0..steps {
+            let action = Action::draw(&mut self.dice);
+            self.tally.did(action);
+            self.note(|run| format!("{:>14} {action:?}", run.now));
+            self.act(action)?;
+            self.check()?;
+        }
+        self.stop()
+    }
+
+    pub fn note(&mut self, say: impl FnOnce(&Self) -> String) {
+        if self.trace.is_some() {
+            let line = say(self);
+            self.trace.get_or_insert_default().push(line);
+        }
+    }
+
+    pub const fn unix(&self) -> u64 {
+        EPOCH + self.now / SECOND
+    }
+
+    pub const fn tick(&self) -> Tick {
+        Tick::from_nanos(self.now)
+    }
+
+    pub const fn clock(&self) -> Clock {
+        Clock {
+            now: self.tick(),
+            unix: self.unix(),
+        }
+    }
+
+    /// A credential of `user`: one that exists, or a new one.
+    pub fn identity(&mut self, user: usize) -> Rc<Identity> {
+        if self.identities[user].is_empty() || self.dice.percent(30) {
+            let left = self.dice.pick(&[100, 700, 4_000, 90_000]);
+            let identity = Identity::mint(user, self.unix() + left);
+            self.identities[user].push(identity);
+        }
+        self.dice.pick(&self.identities[user])
+    }
+
+    /// A client's address that nobody ever had; some hosts have several.
+    pub fn new_tuple(&mut self) -> FiveTuple {
+        loop {
+            let host = self.dice.within(1..=20);
+            let ip = if self.dice.percent(60) {
+                address(&format!("193.5.6.{host}"))
+            } else {
+                address(&format!("2a01:4f8:{host}::{host}"))
+            };
+            let client = SocketAddr::new(ip, self.dice.port(&(20_000..=30_000)));
+            if self.secrets.contains(&client) {
+                continue;
+            }
+            self.secrets.push(client);
+            return FiveTuple {
+                client: ClientAddr::new(client),
+                listener: ListenerId(self.dice.port(&(0..=1))),
+            };
+        }
+    }
+
+    pub fn id(&mut self) -> TransactionId {
+        TransactionId::new(self.dice.bytes())
+    }
+
+    /// Hands a client's datagram to `worker`, and on to the owner of its 5-tuple if that is
+    /// another.
+    pub fn hand_client(
+        &mut self,
+        worker: usize,
+        tuple: FiveTuple,
+        datagram: &[u8],
+    ) -> Result<Outcome, String> {
+        let mut worker = worker;
+        for _ in 0..2 {
+            let range = self.load(datagram);
+            let clock = self.clock();
+            let server = &mut self.servers[worker];
+            let handled = server.handle_client(tuple, &mut self.buf, range, clock);
+            if let Handled::Elsewhere(owner) = handled {
+                let owner = usize::from(owner.0);
+                let expected = self.model.on(tuple).map(|allocation| allocation.worker);
+                if expected != Some(owner) || owner == worker {
+                    return Err(format!("handed over to {owner} instead of {expected:?}"));
+                }
+                self.tally.handed_over += 1;
+                worker = owner;
+                continue;
+            }
+            return self.outcome(worker, handled);
+        }
+        Err("a datagram was handed over twice".to_owned())
+    }
+
+    pub fn hand_peer(
+        &mut self,
+        worker: usize,
+        id: AllocationId,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<Outcome, String> {
+        let range = self.load(datagram);
+        let tick = self.tick();
+        let source = PeerAddr::new(source);
+        let handled = self.servers[worker].handle_peer(id, source, &mut self.buf, range, tick);
+        self.outcome(worker, handled)
+    }
+
+    fn load(&mut self, datagram: &[u8]) -> std::ops::Range<usize> {
+        let range = DATA_INDICATION_HEADROOM..DATA_INDICATION_HEADROOM + datagram.len();
+        self.buf[range.clone()].copy_from_slice(datagram);
+        range
+    }
+
+    fn outcome(&mut self, worker: usize, handled: Handled) -> Result<Outcome, String> {
+        self.drain_events()?;
+        Ok(match handled {
+            Handled::Answer => Outcome::Answer(self.servers[worker].answer().to_vec()),
+            Handled::Consumed => Outcome::Consumed,
+            Handled::Dropped(reason) => {
+                self.tally.dropped(worker, reason);
+                self.note(|_| format!("{:16}dropped: {}", "", reason.label()));
+                Outcome::Dropped
+            }
+            Handled::Elsewhere(_) => return Err("a peer's datagram was handed over".to_owned()),
+            Handled::Forward(Forward { range, to }) => {
+                let bytes = self.buf[range].to_vec();
+                let fate = fate(&to, &bytes)?;
+                Outcome::Data(fate, bytes)
+            }
+        })
+    }
+
+    /// Takes the events of all servers: what closed must have ended, and be counted as it was.
+    pub fn drain_events(&mut self) -> Result<(), String> {
+        for worker in 0..self.servers.len() {
+            while let Some(event) = self.servers[worker].poll_event() {
+                match event {
+                    Event::Opened { id, .. } => {
+                        self.tally.opened += 1;
+                        self.opened.push((worker, id));
+                    }
+                    Event::Closed {
+                        id,
+                        reason,
+                        lived,
+                        meters,
+                    } => {
+                        self.tally.closed += 1;
+                        self.closed(worker, id, reason, lived, &meters)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The address of a client of `worker` or of any other.
+    pub fn worker_for(&mut self, client: usize) -> usize {
+        if self.dice.percent(6) {
+            self.dice.below(self.servers.len())
+        } else {
+            self.clients[client].home
+        }
+    }
+
+    pub fn relayed_by(&self, worker: usize) -> Vec<(AllocationId, RelayedAddr)> {
+        self.servers[worker].relayed().collect()
+    }
+}
+
+/// What was done with data, in the model's words; the payload is compared by the caller.
+fn fate(to: &Target, bytes: &[u8]) -> Result<Fate, String> {
+    Ok(match to {
+        Target::Peer {
+            from,
+            to,
+            fragmentation,
+        } => Fate::ToPeer {
+            from: from.socket_addr(),
+            to: to.expose(),
+            forbid: *fragmentation == Fragmentation::Forbidden,
+        },
+        Target::Client(tuple) => match Received::read(bytes)? {
+            Received::OnChannel(number, _) => Fate::ToClient {
+                tuple: *tuple,
+                channel: Some(number),
+                visible: SocketAddr::from(([0; 4], 0)),
+            },
+            Received::From(visible, _) => Fate::ToClient {
+                tuple: *tuple,
+                channel: None,
+                visible,
+            },
+        },
+    })
+}

@@ -1,0 +1,265 @@
+//! What differs from seed to seed, and where everything lies. The classes of addresses are written
+//! from design.md's order of judgement, not asked of the code that judges.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use taciturn::proto::ChannelRange;
+use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
+use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use taciturn::turn::unvalidated::Rate;
+use taciturn::turn::{Bind, NonceKey, ServerConfig};
+
+use super::dice::Dice;
+
+pub const REALM: &str = "sim.example";
+pub const SECRET: &[u8] = b"a secret of the simulation";
+/// The wall clock when a run begins.
+pub const EPOCH: u64 = 1_800_000_000;
+pub const SECOND: u64 = 1_000_000_000;
+
+const RELAYS: [&str; 3] = ["198.41.0.1", "2606:4700::1", "198.41.0.2"];
+const FLEET: [(&str, Option<&str>, RangeInclusive<u16>); 3] = [
+    ("198.41.7.1", None, 40_000..=40_009),
+    ("198.41.7.2", Some("172.20.0.7"), 60_000..=60_009),
+    ("2606:4700:7::1", None, 40_000..=40_009),
+];
+const PUBLIC: [&str; 3] = ["8.8.8.8", "9.9.9.9", "2620:fe::9"];
+const LISTED: [&str; 3] = ["9.9.9.9", "10.7.1.1", "2620:fe::9"];
+/// Refused under every policy: denied, own, special, no host at all, or an own relay in disguise.
+const REFUSED: [&str; 9] = [
+    "8.8.4.4",
+    "10.0.0.5",
+    "192.168.1.1",
+    "127.0.0.1",
+    "255.255.255.255",
+    "0.0.0.0",
+    "64:ff9b::c629:1",
+    "fe80::1",
+    "::ffff:10.0.0.5",
+];
+/// Where the clients' listener lies.
+pub const LISTENING_PORT: u16 = 3_478;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    Relay,
+    Call,
+    Networks,
+    Any,
+}
+
+/// What an address is to an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Own,
+    Fleet,
+    Foreign,
+    Refused,
+}
+
+/// One seed's world.
+#[derive(Debug)]
+pub struct Setting {
+    pub policy: Policy,
+    pub bind: Bind,
+    pub strict: bool,
+    pub channels: ChannelRange,
+    pub relays: Vec<IpAddr>,
+    pub ports: RangeInclusive<u16>,
+    pub quota: usize,
+    pub allocation_lifetime: u64,
+    pub session_max: u64,
+    /// Whether unvalidated sources get so little that they notice.
+    pub tight: bool,
+    pub workers: usize,
+    pub clients: usize,
+    pub users: usize,
+}
+
+impl Setting {
+    pub fn draw(dice: &mut Dice) -> Self {
+        let first = 50_000 + dice.port(&(0..=1));
+        let count = dice.pick(&[3, 8, 16, 24, 64]);
+        let relays = dice.pick(&[1, 2, 2, 2, 3]);
+        Self {
+            policy: dice.pick(&[
+                Policy::Relay,
+                Policy::Relay,
+                Policy::Relay,
+                Policy::Networks,
+                Policy::Networks,
+                Policy::Any,
+                Policy::Any,
+                Policy::Call,
+            ]),
+            bind: dice.pick(&[Bind::Auto, Bind::Auto, Bind::Always]),
+            strict: dice.percent(30),
+            channels: dice.pick(&[ChannelRange::Rfc8656, ChannelRange::Rfc5766]),
+            relays: RELAYS[..relays].iter().map(|ip| address(ip)).collect(),
+            ports: first..=first + count - 1,
+            quota: dice.pick(&[0, 1, 2, 3, 10]),
+            allocation_lifetime: dice.pick(&[300, 600, 1_200, 3_600]),
+            session_max: dice.pick(&[900, 7_200, 86_400]),
+            tight: dice.percent(15),
+            workers: dice.pick(&[3, 4]),
+            clients: dice.pick(&[6, 8, 12]),
+            users: dice.pick(&[3, 4, 5]),
+        }
+    }
+
+    pub fn server_config(&self) -> ServerConfig {
+        let secrets = SecretsRing::new(vec![Secret::new("sim", SECRET)]);
+        ServerConfig {
+            realm: REALM.to_owned(),
+            channels: self.channels,
+            credentials: Credentials::new(secrets, StaticUsers::default(), [5; 32]),
+            nonce_key: NonceKey::new([9; 32]),
+            policy: match self.policy {
+                Policy::Relay => PeerPolicy::Relay,
+                Policy::Call => PeerPolicy::Call,
+                Policy::Networks => PeerPolicy::Networks(LISTED.map(host).to_vec()),
+                Policy::Any => PeerPolicy::Any,
+            },
+            judge: PeerJudge::new(PeerRules {
+                relay: RelayRange {
+                    addresses: self.relays.clone(),
+                    ports: self.ports.clone(),
+                },
+                own_sockets: vec![SocketAddr::new(address("0.0.0.0"), LISTENING_PORT)],
+                own_addresses: vec![address("10.0.0.5")],
+                fleet: FLEET
+                    .map(|(addr, seen_as, ports)| FleetNode {
+                        addr: address(addr),
+                        seen_as: seen_as.map(address),
+                        ports,
+                    })
+                    .to_vec(),
+                allow: Vec::new(),
+                deny: vec![host("8.8.4.4")],
+            }),
+            bind: self.bind,
+            allocation_lifetime: Duration::from_secs(self.allocation_lifetime),
+            session_max: Duration::from_secs(self.session_max),
+            strict: self.strict,
+            user_allocations: u32::try_from(self.quota).unwrap(),
+        }
+    }
+
+    pub const fn unvalidated(&self) -> Rate {
+        if self.tight {
+            Rate {
+                per_second: 1,
+                burst: 1,
+            }
+        } else {
+            Rate {
+                per_second: 1_000_000,
+                burst: 1_000_000,
+            }
+        }
+    }
+
+    /// Whether every allocation has its sockets from the beginning.
+    pub const fn opens_at_allocate(&self) -> bool {
+        matches!(self.bind, Bind::Always) || matches!(self.policy, Policy::Networks | Policy::Any)
+    }
+
+    /// design.md section 5, "Order of judgement"; without a port, as CreatePermission judges.
+    pub fn class(&self, ip: IpAddr, port: Option<u16>) -> Class {
+        if port == Some(0) || ip == address("0.0.0.0") || ip == address("255.255.255.255") {
+            return Class::Refused;
+        }
+        if self.relays.contains(&ip) {
+            return match port {
+                Some(port) if !self.ports.contains(&port) => Class::Refused,
+                _ => Class::Own,
+            };
+        }
+        if let Some((_, _, ports)) = FLEET.iter().find(|(addr, _, _)| address(addr) == ip) {
+            return match port {
+                Some(port) if !ports.contains(&port) => Class::Refused,
+                _ => Class::Fleet,
+            };
+        }
+        let admitted: &[&str] = match self.policy {
+            Policy::Relay | Policy::Call => &[],
+            Policy::Networks => &LISTED,
+            Policy::Any => &PUBLIC,
+        };
+        if admitted.iter().any(|known| address(known) == ip) {
+            Class::Foreign
+        } else {
+            Class::Refused
+        }
+    }
+}
+
+/// The address by which clients know a node of the fleet.
+pub fn named(source: SocketAddr) -> SocketAddr {
+    FLEET
+        .iter()
+        .find(|(_, seen_as, ports)| {
+            seen_as.map(address) == Some(source.ip()) && ports.contains(&source.port())
+        })
+        .map_or(source, |(addr, _, _)| {
+            SocketAddr::new(address(addr), source.port())
+        })
+}
+
+/// Sources that no client has, among them none of this server's live relayed addresses.
+pub fn no_client(dice: &mut Dice) -> SocketAddr {
+    dice.pick(&[
+        SocketAddr::new(address("198.41.7.1"), 40_001),
+        SocketAddr::new(address("172.20.0.7"), 60_003),
+        SocketAddr::new(address("198.41.0.1"), LISTENING_PORT),
+        SocketAddr::new(address("193.5.6.7"), 0),
+        SocketAddr::new(address("255.255.255.255"), 4_000),
+    ])
+}
+
+/// An address of the fleet, now and then with a port that is none of its relay ports.
+pub fn fleet_peer(dice: &mut Dice) -> SocketAddr {
+    let (addr, _, ports) = dice.pick(&FLEET);
+    let port = if dice.percent(85) {
+        dice.port(&ports)
+    } else {
+        22
+    };
+    SocketAddr::new(address(addr), port)
+}
+
+/// Where a packet of the fleet comes from.
+pub fn fleet_source(dice: &mut Dice) -> SocketAddr {
+    let (addr, seen_as, ports) = dice.pick(&FLEET);
+    SocketAddr::new(address(seen_as.unwrap_or(addr)), dice.port(&ports))
+}
+
+pub fn foreign_peer(dice: &mut Dice) -> SocketAddr {
+    let ip = if dice.percent(50) {
+        dice.pick(&PUBLIC)
+    } else {
+        dice.pick(&LISTED)
+    };
+    SocketAddr::new(address(ip), dice.port(&(5_000..=5_003)))
+}
+
+pub fn refused_peer(dice: &mut Dice) -> SocketAddr {
+    SocketAddr::new(address(dice.pick(&REFUSED)), 5_000)
+}
+
+pub fn address(ip: &str) -> IpAddr {
+    ip.parse().unwrap()
+}
+
+fn host(ip: &str) -> IpNet {
+    address(ip).into()
+}
+
+/// One configuration for all workers.
+pub fn shared(setting: &Setting) -> Arc<ServerConfig> {
+    Arc::new(setting.server_config())
+}
