@@ -37,5 +37,6 @@
 //!
 //! No lock, no allocation, no other thread and no log line on that walk; one receive, one send.
 
+pub mod dataplane;
 pub mod proto;
 pub mod turn;

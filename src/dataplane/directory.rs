@@ -1,0 +1,117 @@
+//! The only state that workers share on the data path: for each relay IP an array, indexed by
+//! port, of the landing published there. Reading takes no lock and waits for nobody.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+
+use crate::turn::RelayedAddr;
+use crate::turn::route::{Landing, Landings};
+
+/// Landings by relayed transport address.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    relays: Vec<Slots>,
+}
+
+#[derive(Debug)]
+struct Slots {
+    ip: IpAddr,
+    first: u16,
+    slots: Box<[ArcSwapOption<Landing>]>,
+}
+
+impl Directory {
+    /// An empty directory for these relay IPs (as clients are told them) and ports.
+    pub(crate) fn new(addresses: &[IpAddr], ports: &RangeInclusive<u16>) -> Self {
+        let relays = addresses
+            .iter()
+            .map(|ip| Slots {
+                ip: *ip,
+                first: *ports.start(),
+                slots: ports.clone().map(|_| ArcSwapOption::empty()).collect(),
+            })
+            .collect();
+        Self { relays }
+    }
+
+    /// Makes `landing` what everyone finds at its address; outside the relay range nothing
+    /// happens.
+    pub(crate) fn publish(&self, landing: Arc<Landing>) {
+        if let Some(slot) = self.slot(landing.relayed) {
+            slot.store(Some(landing));
+        }
+    }
+
+    /// Takes it away.
+    pub(crate) fn withdraw(&self, relayed: RelayedAddr) {
+        if let Some(slot) = self.slot(relayed) {
+            slot.store(None);
+        }
+    }
+
+    fn slot(&self, relayed: RelayedAddr) -> Option<&ArcSwapOption<Landing>> {
+        let ip = relayed.ip();
+        let relay = self.relays.iter().find(|relay| relay.ip == ip)?;
+        relay
+            .slots
+            .get(usize::from(relayed.port().checked_sub(relay.first)?))
+    }
+}
+
+impl Landings for Directory {
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+        self.slot(relayed)?.load().as_deref().map(look)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    use crate::turn::credential::Subject;
+    use crate::turn::{AllocationId, ClientAddr, Deadline, FiveTuple, ListenerId, Tick};
+
+    fn landing(relayed: RelayedAddr) -> Arc<Landing> {
+        let client = ClientAddr::new(SocketAddr::from(([192, 0, 2, 1], 1)));
+        Arc::new(Landing {
+            id: AllocationId(1),
+            relayed,
+            subject: Subject::from_bytes([0; 16]),
+            same_call_only: false,
+            client: FiveTuple {
+                client,
+                listener: ListenerId(0),
+            },
+            has_socket: false,
+            until: Deadline::new(Tick::default()),
+            permissions: Box::default(),
+            channels: Box::default(),
+            meters: Arc::default(),
+        })
+    }
+
+    #[test]
+    fn a_landing_is_found_where_it_was_published_and_nowhere_else() {
+        let ips = ["203.0.113.7", "2001:db8::7"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let directory = Directory::new(&ips, &(50_000..=50_009));
+        let at = |ip: usize, port| RelayedAddr::new(SocketAddr::new(ips[ip], port));
+        for (ip, port) in [(0, 50_000), (1, 50_009)] {
+            directory.publish(landing(at(ip, port)));
+            assert_eq!(
+                directory.with(at(ip, port), |l| l.relayed),
+                Some(at(ip, port))
+            );
+            assert!(directory.with(at(1 - ip, port), |_| ()).is_none());
+        }
+        for port in [0, 49_999, 50_010, 65_535] {
+            directory.publish(landing(at(0, port)));
+            assert!(directory.with(at(0, port), |_| ()).is_none());
+        }
+        directory.withdraw(at(0, 50_000));
+        assert!(directory.with(at(0, 50_000), |_| ()).is_none());
+    }
+}

@@ -1,0 +1,151 @@
+//! What happened to allocations, on its way from workers to whoever logs it: bounded, and never
+//! waited for. A closed allocation is told of only once no worker can still be adding to its
+//! totals.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use crate::dataplane::turns::{Moment, Turns};
+use crate::turn::credential::Subject;
+use crate::turn::stats::{Direction, Meters};
+use crate::turn::{AllocationId, EndReason, Event, FiveTuple};
+
+/// Records that may wait; more are lost, and counted.
+const WAITING: usize = 4_096;
+
+/// What the journal tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// An allocation was made.
+    Opened {
+        /// Its opaque name.
+        id: AllocationId,
+        /// Its client, and the listener it uses.
+        tuple: FiveTuple,
+        /// Whose it is.
+        subject: Subject,
+    },
+    /// An allocation is gone, with its final totals.
+    Closed {
+        /// Its opaque name.
+        id: AllocationId,
+        /// Why.
+        reason: EndReason,
+        /// How long it lived.
+        lived: Duration,
+        /// Packets from its client.
+        packets_in: u64,
+        /// Packets to its client.
+        packets_out: u64,
+    },
+}
+
+/// The writing end; each worker has one.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    sender: mpsc::Sender<Record>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Journal {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Record>) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (
+            Self {
+                sender,
+                lost: Arc::default(),
+            },
+            receiver,
+        )
+    }
+
+    fn write(&self, record: Record) {
+        if self.sender.try_send(record).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many records were lost because nobody read them in time.
+    pub(crate) fn lost(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.lost)
+    }
+}
+
+/// Closed allocations that another worker may still be adding to.
+#[derive(Debug, Default)]
+pub(crate) struct Retiring(VecDeque<(Moment, Closed)>);
+
+#[derive(Debug)]
+struct Closed {
+    id: AllocationId,
+    reason: EndReason,
+    lived: Duration,
+    meters: Arc<Meters>,
+}
+
+impl Retiring {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Writes down what may be told at once and keeps the rest.
+    pub(crate) fn take(&mut self, event: Event, turns: &Turns, journal: &Journal) {
+        match event {
+            Event::Opened { id, tuple, subject } => {
+                journal.write(Record::Opened { id, tuple, subject });
+            }
+            Event::Closed {
+                id,
+                reason,
+                lived,
+                meters,
+            } => {
+                self.0.push_back((
+                    turns.moment(),
+                    Closed {
+                        id,
+                        reason,
+                        lived,
+                        meters,
+                    },
+                ));
+            }
+        }
+    }
+
+    /// Writes down what no worker touches any more.
+    pub(crate) fn release(&mut self, turns: &Turns, journal: &Journal) {
+        while self
+            .0
+            .front()
+            .is_some_and(|(moment, _)| turns.passed(moment))
+        {
+            if let Some((_, closed)) = self.0.pop_front() {
+                journal.write(closed.record());
+            }
+        }
+    }
+
+    /// Writes down everything, because the worker stops.
+    pub(crate) fn release_all(&mut self, journal: &Journal) {
+        for (_, closed) in self.0.drain(..) {
+            journal.write(closed.record());
+        }
+    }
+}
+
+impl Closed {
+    fn record(&self) -> Record {
+        Record::Closed {
+            id: self.id,
+            reason: self.reason,
+            lived: self.lived,
+            packets_in: self.meters.packets(Direction::In),
+            packets_out: self.meters.packets(Direction::Out),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What all workers share: the directory on the data path, and behind locks the tables that only
+//! control events touch.
+
+use std::net::IpAddr;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use hashbrown::HashMap;
+
+use crate::dataplane::directory::Directory;
+use crate::dataplane::sys::{Ecn, UdpSocket, Waker};
+use crate::dataplane::turns::Turns;
+use crate::turn::ports::PortPool;
+use crate::turn::quota::Users;
+use crate::turn::unvalidated::Unvalidated;
+use crate::turn::{AllocationId, FiveTuple, ListenerId, ServerConfig, WorkerId};
+
+/// Commands that may wait for one worker; more are dropped and counted.
+pub(crate) const MAILBOX: usize = 256;
+
+/// Everything that workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) directory: Directory,
+    pub(crate) turns: Turns,
+    pub(crate) unvalidated: Unvalidated,
+    pub(crate) mailboxes: Vec<Mailbox>,
+    /// Relay IPs as clients are told them, each with the local one that it is bound to.
+    pub(crate) relays: Vec<RelayAddress>,
+    ports: Mutex<PortPool>,
+    users: Mutex<Users>,
+    owners: RwLock<HashMap<FiveTuple, WorkerId, foldhash::quality::RandomState>>,
+}
+
+/// A relay IP address; behind 1:1 NAT it has two faces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// What sockets are bound to.
+    pub local: IpAddr,
+    /// What clients are told.
+    pub advertised: IpAddr,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A datagram on a 5-tuple that it owns reached another worker.
+    Datagram {
+        tuple: FiveTuple,
+        bytes: Box<[u8]>,
+        ecn: Ecn,
+    },
+    /// One of its allocations was replaced.
+    Condemned(AllocationId),
+    /// It gets a listener on an address that is new on this machine.
+    Listen(ListenerId, Box<UdpSocket>),
+    /// The rules changed.
+    Reconfigure(std::sync::Arc<ServerConfig>),
+    /// It ends its allocations and itself.
+    Stop,
+}
+
+/// The way to one worker.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    pub(crate) sender: SyncSender<Command>,
+    pub(crate) waker: Waker,
+}
+
+impl Mailbox {
+    /// Leaves `command` and wakes the worker; false when the mailbox is full.
+    pub(crate) fn leave(&self, command: Command) -> bool {
+        self.try_leave(command).is_none()
+    }
+
+    /// Leaves `command`, waiting while the mailbox is full; not for workers.
+    pub(crate) fn insist(&self, command: Command) {
+        let mut left = Some(command);
+        while let Some(command) = left.take() {
+            left = self.try_leave(command);
+            if left.is_some() {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        }
+    }
+
+    fn try_leave(&self, command: Command) -> Option<Command> {
+        let returned = match self.sender.try_send(command) {
+            // A worker that is gone takes no command, and needs none.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+            Err(TrySendError::Full(command)) => Some(command),
+        };
+        self.waker.wake();
+        returned
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        relays: Vec<RelayAddress>,
+        directory: Directory,
+        ports: PortPool,
+        unvalidated: Unvalidated,
+        mailboxes: Vec<Mailbox>,
+    ) -> Self {
+        Self {
+            directory,
+            turns: Turns::new(mailboxes.len()),
+            unvalidated,
+            mailboxes,
+            relays,
+            ports: Mutex::new(ports),
+            users: Mutex::default(),
+            owners: RwLock::default(),
+        }
+    }
+
+    // A worker's panic ends the process, so that a poisoned lock is never seen for long; what it
+    // guards is plain data, whole between any two statements.
+
+    /// The port pool, for one control event.
+    pub(crate) fn ports<R>(&self, change: impl FnOnce(&mut PortPool) -> R) -> R {
+        change(&mut self.ports.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The users' accounts, for one control event.
+    pub(crate) fn users<R>(&self, change: impl FnOnce(&mut Users) -> R) -> R {
+        change(&mut self.users.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes who owns a 5-tuple, or that nobody does.
+    pub(crate) fn set_owner(&self, tuple: FiveTuple, owner: Option<WorkerId>) {
+        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        match owner {
+            Some(worker) => drop(owners.insert(tuple, worker)),
+            None => drop(owners.remove(&tuple)),
+        }
+    }
+
+    /// Who owns a 5-tuple.
+    pub(crate) fn owner(&self, tuple: &FiveTuple) -> Option<WorkerId> {
+        self.owners
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(tuple)
+            .copied()
+    }
+
+    /// The local address behind an advertised relay IP.
+    pub(crate) fn local(&self, advertised: IpAddr) -> Option<IpAddr> {
+        self.relays
+            .iter()
+            .find(|relay| relay.advertised == advertised)
+            .map(|relay| relay.local)
+    }
+}

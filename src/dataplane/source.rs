@@ -1,0 +1,63 @@
+//! What a worker's poller watches, as the number that epoll hands back.
+
+/// What the poller may report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The mailbox.
+    Mailbox,
+    /// A listener, by its place.
+    Listener(u16),
+    /// A relay socket; the generation tells a slot's present socket from a former one.
+    Relay { slot: u32, generation: u32 },
+}
+
+impl Source {
+    /// Generations there are before they begin anew.
+    pub(crate) const GENERATIONS: u32 = 1 << 30;
+
+    pub(crate) fn token(self) -> u64 {
+        match self {
+            Self::Mailbox => 0,
+            Self::Listener(place) => 1 << 62 | u64::from(place),
+            Self::Relay { slot, generation } => {
+                2 << 62 | u64::from(generation % Self::GENERATIONS) << 32 | u64::from(slot)
+            }
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the fields of a token")]
+    pub(crate) const fn of(token: u64) -> Self {
+        match token >> 62 {
+            0 => Self::Mailbox,
+            1 => Self::Listener(token as u16),
+            _ => Self::Relay {
+                slot: token as u32,
+                generation: (token >> 32) as u32 % Self::GENERATIONS,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_its_source() {
+        for source in [
+            Source::Mailbox,
+            Source::Listener(0),
+            Source::Listener(u16::MAX),
+            Source::Relay {
+                slot: 0,
+                generation: 0,
+            },
+            Source::Relay {
+                slot: u32::MAX,
+                generation: Source::GENERATIONS - 1,
+            },
+        ] {
+            assert_eq!(Source::of(source.token()), source);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What a worker's [`turn::Server`](crate::turn::Server) asks for: shared tables, and relay
+//! sockets in this worker's own poller.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::dataplane::shared::{Command, Shared};
+use crate::dataplane::source::Source;
+use crate::dataplane::sys::{Poller, Ready, SocketOptions, UdpSocket, Waker};
+use crate::turn::credential::Subject;
+use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
+use crate::turn::quota::{Admitted, Holding};
+use crate::turn::route::{Landing, Landings};
+use crate::turn::{
+    AllocationId, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
+};
+
+/// A relay socket and whose it is.
+#[derive(Debug)]
+pub(crate) struct RelaySocket {
+    pub(crate) socket: Arc<UdpSocket>,
+    pub(crate) id: AllocationId,
+    generation: u32,
+}
+
+/// The relay sockets of one worker.
+#[derive(Debug, Default)]
+struct RelaySockets {
+    slots: Slab<RelaySocket>,
+    by_relayed: HashMap<RelayedAddr, usize, foldhash::quality::RandomState>,
+    generation: u32,
+}
+
+/// One worker's view of the house.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    shared: Arc<Shared>,
+    worker: WorkerId,
+    poller: Poller,
+    relays: RelaySockets,
+    options: SocketOptions,
+    /// Notices whose mailbox was full.
+    notices: Vec<(WorkerId, AllocationId)>,
+}
+
+impl Surroundings {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        worker: WorkerId,
+        poller: Poller,
+        options: SocketOptions,
+    ) -> Self {
+        Self {
+            shared,
+            worker,
+            poller,
+            relays: RelaySockets::default(),
+            options,
+            notices: Vec::new(),
+        }
+    }
+
+    /// Tries again to leave notices whose mailbox was full; false if some still wait.
+    pub(crate) fn leave_notices(&mut self) -> bool {
+        let shared = &self.shared;
+        self.notices
+            .retain(|(worker, id)| !notify(shared, *worker, *id));
+        self.notices.is_empty()
+    }
+
+    /// Waits for packets, or for `timeout`.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Ready> {
+        self.poller.wait(timeout)
+    }
+
+    /// Has the poller watch a listener.
+    pub(crate) fn watch(&self, socket: &UdpSocket, source: Source) -> io::Result<()> {
+        self.poller.add(socket, source.token())
+    }
+
+    /// Has the poller watch the mailbox.
+    pub(crate) fn watch_waker(&self, waker: &Waker) -> io::Result<()> {
+        self.poller.add(waker, Source::Mailbox.token())
+    }
+
+    /// The relay socket in a slot, unless the slot has passed to another one since.
+    pub(crate) fn relay_at(&self, slot: u32, generation: u32) -> Option<&RelaySocket> {
+        self.relays
+            .slots
+            .get(slot as usize)
+            .filter(|relay| relay.generation == generation)
+    }
+
+    /// The relay socket of a relayed transport address.
+    pub(crate) fn relay(&self, relayed: RelayedAddr) -> Option<&UdpSocket> {
+        let slot = self.relays.by_relayed.get(&relayed)?;
+        self.relays.slots.get(*slot).map(|relay| &*relay.socket)
+    }
+}
+
+/// Leaves a notice in a worker's mailbox; false when that is full.
+fn notify(shared: &Shared, worker: WorkerId, id: AllocationId) -> bool {
+    let mailbox = shared.mailboxes.get(usize::from(worker.0));
+    mailbox.is_none_or(|mailbox| mailbox.leave(Command::Condemned(id)))
+}
+
+impl Landings for Surroundings {
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+        self.shared.directory.with(relayed, look)
+    }
+}
+
+impl Environment for Surroundings {
+    fn publish(&mut self, landing: Arc<Landing>) {
+        self.shared.directory.publish(landing);
+    }
+
+    fn withdraw(&mut self, relayed: RelayedAddr) {
+        self.shared.directory.withdraw(relayed);
+    }
+
+    fn draw_port(&mut self, wish: PortWish, user: Subject, now: Tick) -> Result<Drawn, NoPort> {
+        self.shared.ports(|ports| ports.draw(wish, user, now))
+    }
+
+    fn claim_port(&mut self, token: Token, user: Subject, now: Tick) -> Option<RelayedAddr> {
+        self.shared.ports(|ports| ports.claim(token, user, now))
+    }
+
+    fn rest_port(&mut self, relayed: RelayedAddr, now: Tick) {
+        self.shared.ports(|ports| ports.rest(relayed, now));
+    }
+
+    fn open_socket(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {
+        let local = self
+            .shared
+            .local(relayed.ip())
+            .ok_or(SocketRefused::Exhausted)?;
+        let refused = |error: io::Error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                SocketRefused::PortTaken
+            } else {
+                SocketRefused::Exhausted
+            }
+        };
+        let local = SocketAddr::new(local, relayed.port());
+        let socket = UdpSocket::relay(local, &self.options).map_err(refused)?;
+        self.relays.generation = (self.relays.generation + 1) % Source::GENERATIONS;
+        let generation = self.relays.generation;
+        let entry = self.relays.slots.vacant_entry();
+        let slot = u32::try_from(entry.key()).map_err(|_| SocketRefused::Exhausted)?;
+        let source = Source::Relay { slot, generation };
+        self.poller.add(&socket, source.token()).map_err(refused)?;
+        entry.insert(RelaySocket {
+            socket: Arc::new(socket),
+            id,
+            generation,
+        });
+        self.relays.by_relayed.insert(relayed, slot as usize);
+        Ok(())
+    }
+
+    fn close_socket(&mut self, relayed: RelayedAddr) {
+        if let Some(slot) = self.relays.by_relayed.remove(&relayed)
+            && let Some(relay) = self.relays.slots.try_remove(slot)
+            && let Err(error) = self.poller.remove(&*relay.socket)
+        {
+            // Closing the socket takes it out of the poller all the same.
+            tracing::debug!(%error, "a relay socket was not in the poller");
+        }
+    }
+
+    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
+        self.shared.users(|users| users.has_room(user, limit, now))
+    }
+
+    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+        self.shared
+            .users(|users| users.admit(user, limit, holding, now))
+    }
+
+    fn release(&mut self, user: Subject, id: AllocationId) {
+        self.shared.users(|users| users.release(user, id));
+    }
+
+    fn condemn(&mut self, worker: WorkerId, id: AllocationId) {
+        if !notify(&self.shared, worker, id) {
+            self.notices.push((worker, id));
+        }
+    }
+
+    fn own(&mut self, tuple: FiveTuple) {
+        self.shared.set_owner(tuple, Some(self.worker));
+    }
+
+    fn disown(&mut self, tuple: FiveTuple) {
+        self.shared.set_owner(tuple, None);
+    }
+
+    fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId> {
+        self.shared
+            .owner(&tuple)
+            .filter(|owner| *owner != self.worker)
+    }
+
+    fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
+        self.shared.unvalidated.allow(ip, now)
+    }
+}

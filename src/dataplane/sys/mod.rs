@@ -1,0 +1,36 @@
+//! The kernel's door, and the only unsafe code of this project: UDP sockets with batched receive
+//! and send, readiness, wake-ups, this machine's addresses, clocks, CPUs and limits.
+//!
+//! It owns no policy and no protocol: it does not know what a datagram means. It does own the
+//! header fields of outgoing packets, so that nothing of one party's packets shows in those sent
+//! to the other: TTL and hop limit 64, the configured DSCP, flow label 0 (RFC 6437 §3), DF only
+//! when asked (RFC 8656 §12, §15). ECN (RFC 3168 §5) is read with each datagram and given with
+//! each send.
+//!
+//! Nothing here prints an address: sockets and batches have a `Debug` that shows none.
+#![expect(
+    unsafe_code,
+    reason = "system calls that neither std nor socket2 offer; nothing outside this module is unsafe"
+)]
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
+compile_error!("taciturn runs on 64-bit Linux with glibc only, for now");
+
+mod abi;
+mod machine;
+mod poll;
+mod receive;
+mod send;
+#[cfg(test)]
+mod testing;
+mod udp;
+
+pub use machine::{
+    allowed_cpus, clock_is_synchronised, default_route_addresses, forbid_core_dumps,
+    hard_descriptor_limit, local_addresses, monotonic_nanos, pin_current_thread,
+    raise_descriptor_limit, unix_seconds,
+};
+pub use poll::{Poller, Ready, Waker};
+pub use receive::{HEADROOM, Received, RecvBatch, TAILROOM};
+pub use send::{Refused, SendBatch, Sent, send_to, send_to_dont_fragment};
+pub use udp::{Ecn, SocketOptions, UdpSocket};

@@ -1,0 +1,260 @@
+//! Receives many datagrams with one system call, into memory laid out once.
+//!
+//! Each datagram has room in front of it, so that a TURN header is written where it stands and the
+//! packet leaves without being copied. Slot memory is never cleared: pages that no datagram has
+//! reached are never touched.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use libc::{c_uint, iovec, mmsghdr};
+
+use super::abi::{ControlRoom, Fixed, SocketName, control_messages, outcome};
+use super::udp::{Ecn, UdpSocket};
+
+/// Bytes in front of every received datagram, enough for any TURN framing.
+pub const HEADROOM: usize = 64;
+/// Bytes behind the longest datagram, enough for padding.
+pub const TAILROOM: usize = 8;
+
+/// The kernel takes no more messages in one call (`UIO_MAXIOV`).
+pub(super) const CALL_MAX: usize = 1024;
+/// Slots start at multiples of a cache line.
+const CACHE_LINE: usize = 64;
+/// Errors of a socket that are passed over in one call before it counts as empty.
+const ERRORS_MAX: usize = 8;
+
+/// The source of a datagram that the kernel does not name.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// What the kernel says of one received datagram.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Who sent it; port 0 if the kernel did not say.
+    pub source: SocketAddr,
+    /// Bytes in the slot.
+    pub len: usize,
+    /// The ECN bits it arrived with.
+    pub ecn: Ecn,
+    /// It was longer than the slot, and its end is lost.
+    pub truncated: bool,
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("len", &self.len)
+            .field("ecn", &self.ecn)
+            .field("truncated", &self.truncated)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory for one batch of datagrams, and for the sends that leave from it.
+pub struct RecvBatch {
+    /// `slots` times `stride` bytes; `iovecs` point into it.
+    memory: Fixed<u8>,
+    names: Fixed<SocketName>,
+    controls: Fixed<ControlRoom>,
+    /// `headers` point at it.
+    _iovecs: Fixed<iovec>,
+    headers: Fixed<mmsghdr>,
+    stride: usize,
+    slot_len: usize,
+    received: usize,
+    socket_errors: u64,
+}
+
+// SAFETY: the pointers inside lead only to memory that the batch owns, and move with it.
+unsafe impl Send for RecvBatch {}
+
+impl RecvBatch {
+    /// `slots` slots (1 to 1024) for datagrams of up to `slot_size` bytes.
+    pub fn new(slots: usize, slot_size: usize) -> Self {
+        let slots = slots.clamp(1, CALL_MAX);
+        let slot_len = HEADROOM + slot_size + TAILROOM;
+        let stride = slot_len.next_multiple_of(CACHE_LINE);
+        let memory = Fixed::new(vec![0_u8; slots * stride]);
+        let names = Fixed::new(vec![SocketName::EMPTY; slots]);
+        let controls = Fixed::new(vec![ControlRoom::EMPTY; slots]);
+        let iovecs = Fixed::new(
+            (0..slots)
+                .map(|slot| iovec {
+                    iov_base: memory.pointer(slot * stride + HEADROOM).cast(),
+                    iov_len: slot_size,
+                })
+                .collect(),
+        );
+        let headers = Fixed::new(
+            (0..slots)
+                .map(|slot| {
+                    let mut header = empty_header();
+                    header.msg_hdr.msg_name = names.pointer(slot).cast();
+                    header.msg_hdr.msg_namelen = SocketName::ROOM;
+                    header.msg_hdr.msg_iov = iovecs.pointer(slot);
+                    header.msg_hdr.msg_iovlen = 1;
+                    header.msg_hdr.msg_control = controls.pointer(slot).cast();
+                    header.msg_hdr.msg_controllen = ControlRoom::SIZE;
+                    header
+                })
+                .collect(),
+        );
+        Self {
+            memory,
+            names,
+            controls,
+            _iovecs: iovecs,
+            headers,
+            stride,
+            slot_len,
+            received: 0,
+            socket_errors: 0,
+        }
+    }
+
+    /// How many datagrams one call can receive.
+    pub fn slots(&self) -> usize {
+        self.headers.len()
+    }
+
+    /// Receives what is waiting, as many as there are slots, and forgets the batch before.
+    ///
+    /// An error that a peer can provoke (an ICMP error left on the socket) ends nothing: it is
+    /// counted and passed over. Returns 0 when nothing is waiting.
+    ///
+    /// # Errors
+    /// Only if the call itself is wrong, which no packet can cause.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        // The kernel writes the lengths of the headers it uses, and only those.
+        for header in &mut self.headers[..self.received] {
+            header.msg_hdr.msg_namelen = SocketName::ROOM;
+            header.msg_hdr.msg_controllen = ControlRoom::SIZE;
+        }
+        self.received = 0;
+        for _ in 0..ERRORS_MAX {
+            match self.call(socket) {
+                Ok(received) => {
+                    self.received = received;
+                    return Ok(received);
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(0),
+                    Some(libc::EINTR) => {}
+                    Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL) => {
+                        return Err(error);
+                    }
+                    _ => self.socket_errors += 1,
+                },
+            }
+        }
+        Ok(0)
+    }
+
+    fn call(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        let count = c_uint::try_from(self.headers.len()).unwrap_or(c_uint::MAX);
+        // SAFETY: `headers` has `count` elements, and what they point at is as long as they say
+        // and lives in `self`, which is borrowed mutably.
+        let returned = unsafe {
+            libc::recvmmsg(
+                socket.socket.as_raw_fd(),
+                self.headers.pointer(0),
+                count,
+                libc::MSG_DONTWAIT,
+                ptr::null_mut(),
+            )
+        };
+        outcome(returned)
+    }
+
+    /// What the kernel said of datagram `index` of the last [`receive`](Self::receive).
+    ///
+    /// # Panics
+    /// If the batch has no such slot.
+    pub fn datagram(&self, index: usize) -> Received {
+        let header = &self.headers[index];
+        Received {
+            source: self.names[index]
+                .address(header.msg_hdr.msg_namelen)
+                .unwrap_or(UNKNOWN),
+            len: self.len(index),
+            ecn: ecn(self.control(index)),
+            truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+        }
+    }
+
+    /// The whole slot `index`, headroom and tailroom included, and where in it the datagram is.
+    ///
+    /// # Panics
+    /// If the batch has no such slot.
+    pub fn slot(&mut self, index: usize) -> (&mut [u8], Range<usize>) {
+        let datagram = HEADROOM..HEADROOM + self.len(index);
+        let start = index * self.stride;
+        (&mut self.memory[start..start + self.slot_len], datagram)
+    }
+
+    /// The bytes at `range` of the whole slot `index`; none if there are not that many.
+    pub fn bytes(&self, index: usize, range: Range<usize>) -> Option<&[u8]> {
+        let start = index.checked_mul(self.stride)?;
+        let slot = self.memory.get(start..start.checked_add(self.slot_len)?)?;
+        slot.get(range)
+    }
+
+    /// Errors of sockets passed over since the batch was made.
+    pub const fn socket_errors(&self) -> u64 {
+        self.socket_errors
+    }
+
+    /// The control messages of datagram `index`.
+    pub(super) fn control(&self, index: usize) -> &[u8] {
+        let written = self.headers[index].msg_hdr.msg_controllen;
+        self.controls[index].0.get(..written).unwrap_or_default()
+    }
+
+    fn len(&self, index: usize) -> usize {
+        // Lossless: a datagram has less than 2^16 bytes.
+        usize::try_from(self.headers[index].msg_len).unwrap_or(0)
+    }
+}
+
+impl fmt::Debug for RecvBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecvBatch")
+            .field("slots", &self.slots())
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}
+
+fn ecn(control: &[u8]) -> Ecn {
+    for message in control_messages(control) {
+        match (message.level, message.kind) {
+            // IPv4 gives one byte.
+            (libc::IPPROTO_IP, libc::IP_TOS) => {
+                return message
+                    .data
+                    .first()
+                    .map_or(Ecn::NotEct, |&tos| Ecn::from_bits(tos));
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                let class = message.int().and_then(|class| u8::try_from(class).ok());
+                return class.map_or(Ecn::NotEct, Ecn::from_bits);
+            }
+            _ => {}
+        }
+    }
+    Ecn::NotEct
+}
+
+/// A header that points nowhere.
+pub(super) fn empty_header() -> mmsghdr {
+    // SAFETY: every field is an integer or a pointer, for which all zeros is a value.
+    unsafe { mem::zeroed() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,425 @@
+//! A UDP worker: one pinned thread with a bare epoll loop around one [`Server`], its own socket of
+//! every listener, and the relay sockets of the allocations it owns.
+//!
+//! A turn of the loop, in this order: (1) what is ready, be it commands from other threads or
+//! datagrams at listeners and relay sockets, each socket drained in batches up to a budget, so that
+//! none starves the others; (2) deadlines; (3) what happened, for the journal. A packet is received
+//! into a slot, framed in place, and sent from there: no lock, no allocation, no hop and no log
+//! line.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use crate::dataplane::journal::{Journal, Retiring};
+use crate::dataplane::shared::{Command, Shared};
+use crate::dataplane::source::Source;
+use crate::dataplane::surroundings::Surroundings;
+use crate::dataplane::sys::{
+    self, Ecn, HEADROOM, RecvBatch, SendBatch, TAILROOM, UdpSocket, Waker, send_to,
+    send_to_dont_fragment,
+};
+use crate::turn::stats::{Counters, DropReason};
+use crate::turn::{
+    ClientAddr, Clock, FiveTuple, Forward, Fragmentation, Handled, ListenerId, PeerAddr, Server,
+    Target, Tick, WorkerId,
+};
+
+/// Datagrams received at once.
+const BATCH: usize = 32;
+/// The largest datagram.
+const LARGEST: usize = 65_535;
+/// Batches taken from one socket in one turn.
+const BUDGET: usize = 4;
+/// How long a worker sleeps while somebody may still hold what it withdrew.
+const RETIRE: Duration = Duration::from_millis(5);
+
+/// A listener of this worker, and what waits to leave by it.
+#[derive(Debug)]
+struct Listener {
+    socket: UdpSocket,
+    outgoing: SendBatch,
+}
+
+/// What a worker starts with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) id: WorkerId,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) server: Server<Surroundings>,
+    pub(crate) listeners: Vec<UdpSocket>,
+    pub(crate) mailbox: Receiver<Command>,
+    pub(crate) waker: Waker,
+    pub(crate) journal: Journal,
+}
+
+/// The worker itself.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    id: WorkerId,
+    shared: Arc<Shared>,
+    server: Server<Surroundings>,
+    counters: Arc<Counters>,
+    listeners: Vec<Listener>,
+    incoming: RecvBatch,
+    spare: Box<[u8]>,
+    mailbox: Receiver<Command>,
+    waker: Waker,
+    journal: Journal,
+    retiring: Retiring,
+}
+
+/// Whether the loop goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Run,
+    Stop,
+}
+
+impl Worker {
+    /// Watches the sockets; nothing is read yet.
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let mut server = parts.server;
+        server.environment_mut().watch_waker(&parts.waker)?;
+        let counters = Arc::clone(server.counters());
+        let mut worker = Self {
+            id: parts.id,
+            shared: parts.shared,
+            server,
+            counters,
+            listeners: Vec::new(),
+            incoming: RecvBatch::new(BATCH, LARGEST),
+            spare: vec![0; HEADROOM + LARGEST + TAILROOM].into_boxed_slice(),
+            mailbox: parts.mailbox,
+            waker: parts.waker,
+            journal: parts.journal,
+            retiring: Retiring::default(),
+        };
+        for (place, socket) in (0..).zip(parts.listeners) {
+            worker.listen(ListenerId(place), socket)?;
+        }
+        Ok(worker)
+    }
+
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// When epoll itself fails, which no packet can cause.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mine = usize::from(self.id.0);
+        loop {
+            let timeout = self.timeout();
+            let ready = self.server.environment_mut().wait(timeout)?;
+            self.shared.turns.flip(mine);
+            let clock = clock();
+            let course = self.turn(ready, clock);
+            self.shared.turns.flip(mine);
+            self.counters.turns.add(1);
+            self.counters
+                .busy
+                .add(sys::monotonic_nanos().saturating_sub(clock.now.nanos()));
+            self.retiring.release(&self.shared.turns, &self.journal);
+            if course == Course::Stop {
+                self.retiring.release_all(&self.journal);
+                return Ok(());
+            }
+        }
+    }
+
+    fn timeout(&mut self) -> Option<Duration> {
+        let waits_for_others =
+            !self.retiring.is_empty() || !self.server.environment_mut().leave_notices();
+        let now = Tick::from_nanos(sys::monotonic_nanos());
+        // Rounded up, so that the deadline has passed when the worker wakes.
+        let next = self
+            .server
+            .poll_timeout()
+            .filter(|at| *at < Tick::from_nanos(u64::MAX))
+            .map(|at| at.since(now) + Duration::from_millis(1));
+        if !waits_for_others {
+            next
+        } else {
+            Some(next.map_or(RETIRE, |n| n.min(RETIRE)))
+        }
+    }
+
+    fn turn(&mut self, ready: sys::Ready, clock: Clock) -> Course {
+        let mut course = Course::Run;
+        for token in ready {
+            match Source::of(token) {
+                Source::Mailbox => course = self.read_mailbox(clock),
+                Source::Listener(place) => self.drain_listener(place),
+                Source::Relay { slot, generation } => self.drain_relay(slot, generation),
+            }
+        }
+        if self.server.poll_timeout().is_some_and(|at| at <= clock.now) {
+            self.server.handle_timeout(clock.now);
+        }
+        while let Some(event) = self.server.poll_event() {
+            self.retiring.take(event, &self.shared.turns, &self.journal);
+        }
+        course
+    }
+
+    fn listen(&mut self, id: ListenerId, socket: UdpSocket) -> io::Result<()> {
+        let watched = self
+            .server
+            .environment_mut()
+            .watch(&socket, Source::Listener(id.0));
+        // It has its place even if it cannot be read from, so that those after it have theirs.
+        self.listeners.push(Listener {
+            socket,
+            outgoing: SendBatch::new(BATCH),
+        });
+        watched
+    }
+
+    fn read_mailbox(&mut self, clock: Clock) -> Course {
+        self.waker.drain();
+        while let Ok(command) = self.mailbox.try_recv() {
+            match command {
+                Command::Datagram { tuple, bytes, ecn } => {
+                    self.handle_misdirected(tuple, &bytes, ecn, clock);
+                }
+                Command::Condemned(id) => self.server.handle_condemned(id, clock.now),
+                Command::Listen(id, socket) => {
+                    if usize::from(id.0) == self.listeners.len()
+                        && let Err(error) = self.listen(id, *socket)
+                    {
+                        tracing::error!(%error, "a listener on a new address was not taken up");
+                    }
+                }
+                Command::Reconfigure(config) => self.server.reconfigure(config, clock.now),
+                Command::Stop => {
+                    self.server.stop(clock.now);
+                    return Course::Stop;
+                }
+            }
+        }
+        Course::Run
+    }
+
+    fn drain_listener(&mut self, place: u16) {
+        for _ in 0..BUDGET {
+            // Anew for each batch, so that no deadline is passed by the length of a turn.
+            let clock = clock();
+            let Some(listener) = self.listeners.get(usize::from(place)) else {
+                return;
+            };
+            let Ok(count) = self.incoming.receive(&listener.socket) else {
+                return;
+            };
+            self.counters.datagrams.add(count as u64);
+            for index in 0..count {
+                let received = self.incoming.datagram(index);
+                if received.truncated {
+                    self.counters.dropped(DropReason::TooLarge, 1);
+                    continue;
+                }
+                let client = ClientAddr::new(received.source);
+                let tuple = FiveTuple {
+                    client,
+                    listener: ListenerId(place),
+                };
+                let (slot, range) = self.incoming.slot(index);
+                let handled = self.server.handle_client(tuple, slot, range.clone(), clock);
+                self.carry_out(index, range, received.ecn, tuple, handled);
+            }
+            self.flush();
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn drain_relay(&mut self, slot: u32, generation: u32) {
+        for _ in 0..BUDGET {
+            let clock = clock();
+            let Some(relay) = self.server.environment_mut().relay_at(slot, generation) else {
+                return;
+            };
+            let (socket, id) = (Arc::clone(&relay.socket), relay.id);
+            let Ok(count) = self.incoming.receive(&socket) else {
+                return;
+            };
+            self.counters.datagrams.add(count as u64);
+            for index in 0..count {
+                let received = self.incoming.datagram(index);
+                if received.truncated {
+                    self.counters.dropped(DropReason::TooLarge, 1);
+                    continue;
+                }
+                let source = PeerAddr::new(received.source);
+                let (slot, range) = self.incoming.slot(index);
+                let handled = self.server.handle_peer(id, source, slot, range, clock.now);
+                if let Handled::Forward(forward) = handled {
+                    self.forward(index, forward, received.ecn);
+                }
+            }
+            self.flush();
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        index: usize,
+        datagram: Range<usize>,
+        ecn: Ecn,
+        tuple: FiveTuple,
+        handled: Handled,
+    ) {
+        match handled {
+            Handled::Forward(forward) => self.forward(index, forward, ecn),
+            Handled::Answer => self.answer(tuple),
+            Handled::Elsewhere(owner) => {
+                let bytes = self.incoming.bytes(index, datagram).unwrap_or_default();
+                self.counters.misdirected.add(1);
+                let command = Command::Datagram {
+                    tuple,
+                    bytes: bytes.into(),
+                    ecn,
+                };
+                let mailbox = self.shared.mailboxes.get(usize::from(owner.0));
+                if !mailbox.is_some_and(|mailbox| mailbox.leave(command)) {
+                    self.counters.dropped(DropReason::QueueFull, 1);
+                }
+            }
+            Handled::Consumed | Handled::Dropped(_) => {}
+        }
+    }
+
+    /// A packet in slot `index` of the batch goes on: to a client with the others that leave by
+    /// its listener, to a peer at once, since no other packet of the batch leaves by that socket's
+    /// address.
+    fn forward(&mut self, index: usize, forward: Forward, ecn: Ecn) {
+        match forward.to {
+            Target::Client(tuple) => {
+                let place = usize::from(tuple.listener.0);
+                if self
+                    .listeners
+                    .get(place)
+                    .is_some_and(|listener| listener.outgoing.is_full())
+                {
+                    self.flush();
+                }
+                match self.listeners.get_mut(place) {
+                    Some(listener) => {
+                        listener
+                            .outgoing
+                            .push(index, forward.range, tuple.client.expose(), ecn);
+                    }
+                    None => self.counters.dropped(DropReason::SendRefused, 1),
+                }
+            }
+            Target::Peer {
+                from,
+                to,
+                fragmentation,
+            } => {
+                let Some(bytes) = self.incoming.bytes(index, forward.range) else {
+                    return;
+                };
+                let relay = self.server.environment_mut().relay(from);
+                if !sent(relay, bytes, to.expose(), ecn, fragmentation) {
+                    self.counters.dropped(DropReason::SendRefused, 1);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, tuple: FiveTuple) {
+        let listener = self.listeners.get(usize::from(tuple.listener.0));
+        let socket = listener.map(|listener| &listener.socket);
+        let to = tuple.client.expose();
+        if !sent(
+            socket,
+            self.server.answer(),
+            to,
+            Ecn::NotEct,
+            Fragmentation::Allowed,
+        ) {
+            self.counters.dropped(DropReason::SendRefused, 1);
+        }
+    }
+
+    fn flush(&mut self) {
+        for listener in self.listeners.iter_mut().filter(|l| !l.outgoing.is_empty()) {
+            let refused = listener
+                .outgoing
+                .flush(&self.incoming, &listener.socket)
+                .refused;
+            if refused.total() > 0 {
+                self.counters
+                    .dropped(DropReason::SendRefused, refused.total());
+            }
+        }
+    }
+
+    /// A datagram that reached another worker. It may not be handed on a second time.
+    fn handle_misdirected(&mut self, tuple: FiveTuple, bytes: &[u8], ecn: Ecn, clock: Clock) {
+        let range = HEADROOM..HEADROOM + bytes.len();
+        let Some(place) = self.spare.get_mut(range.clone()) else {
+            return;
+        };
+        place.copy_from_slice(bytes);
+        match self
+            .server
+            .handle_client(tuple, &mut self.spare, range, clock)
+        {
+            Handled::Forward(Forward { range, to }) => {
+                let bytes = self.spare.get(range).unwrap_or_default();
+                let (socket, to, fragmentation) = match to {
+                    Target::Client(tuple) => {
+                        let listener = self.listeners.get(usize::from(tuple.listener.0));
+                        let to = tuple.client.expose();
+                        (listener.map(|l| &l.socket), to, Fragmentation::Allowed)
+                    }
+                    Target::Peer {
+                        from,
+                        to,
+                        fragmentation,
+                    } => (
+                        self.server.environment_mut().relay(from),
+                        to.expose(),
+                        fragmentation,
+                    ),
+                };
+                if !sent(socket, bytes, to, ecn, fragmentation) {
+                    self.counters.dropped(DropReason::SendRefused, 1);
+                }
+            }
+            Handled::Answer => self.answer(tuple),
+            Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
+            Handled::Consumed | Handled::Dropped(_) => {}
+        }
+    }
+}
+
+/// Sends one datagram; false when there is no socket or the kernel refuses.
+fn sent(
+    socket: Option<&UdpSocket>,
+    bytes: &[u8],
+    to: SocketAddr,
+    ecn: Ecn,
+    fragmentation: Fragmentation,
+) -> bool {
+    let Some(socket) = socket else { return false };
+    let outcome = match fragmentation {
+        Fragmentation::Allowed => send_to(socket, bytes, to, ecn),
+        Fragmentation::Forbidden => send_to_dont_fragment(socket, bytes, to, ecn),
+    };
+    outcome.is_ok()
+}
+
+fn clock() -> Clock {
+    Clock {
+        now: Tick::from_nanos(sys::monotonic_nanos()),
+        unix: sys::unix_seconds(),
+    }
+}

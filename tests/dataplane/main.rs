@@ -1,0 +1,21 @@
+//! The data plane with real sockets on loopback: what workers, listeners and relay sockets do
+//! with packets, each idea in a file, with one worker and with four.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that cannot go on panics, and tells what it saw"
+)]
+
+#[path = "../loopback/mod.rs"]
+mod loopback;
+
+mod deadlines;
+mod descriptors;
+mod hairpin;
+mod headers;
+mod misdirected;
+mod relay;
+mod sockets;
+mod strangers;

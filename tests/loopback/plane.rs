@@ -1,0 +1,255 @@
+//! A data plane in this process, on loopback.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use taciturn::dataplane::{Config, Dataplane, Handle, Record, RelayAddress};
+use taciturn::proto::{AddressFamily, ChannelRange};
+use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, mint};
+use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
+use taciturn::turn::unvalidated::Rate;
+use taciturn::turn::{Bind, NonceKey, ServerConfig};
+use tokio::sync::mpsc;
+
+use super::client::{Client, Credential};
+use super::eventually;
+
+pub(crate) const V4: AddressFamily = AddressFamily::V4;
+pub(crate) const V6: AddressFamily = AddressFamily::V6;
+/// Above the ports that the kernel gives to sockets without one, so that no client has one.
+pub(crate) const PORTS: RangeInclusive<u16> = 61_000..=65_535;
+const SECRET: &str = "not a secret outside of this test";
+
+/// What a plane is made of; change a field, then call [`Setup::start`].
+pub(crate) struct Setup {
+    pub(crate) workers: usize,
+    pub(crate) policy: PeerPolicy,
+    pub(crate) bind: Bind,
+    pub(crate) v4: RelayAddress,
+    pub(crate) v6: RelayAddress,
+    pub(crate) ports: RangeInclusive<u16>,
+    pub(crate) dscp: u8,
+    pub(crate) fleet: Vec<FleetNode>,
+    pub(crate) allow: Vec<&'static str>,
+    pub(crate) strict: bool,
+}
+
+impl Setup {
+    /// The default policy: nothing but relayed addresses.
+    pub(crate) fn relay(workers: usize) -> Self {
+        let same = |ip: IpAddr| RelayAddress {
+            local: ip,
+            advertised: ip,
+        };
+        Self {
+            workers,
+            policy: PeerPolicy::Relay,
+            bind: Bind::Auto,
+            v4: same(loopback_of_its_own().into()),
+            v6: same(Ipv6Addr::LOCALHOST.into()),
+            ports: PORTS,
+            dscp: 0,
+            fleet: Vec::new(),
+            allow: Vec::new(),
+            strict: false,
+        }
+    }
+
+    /// Classic TURN, with loopback opened.
+    pub(crate) fn any(workers: usize) -> Self {
+        Self {
+            policy: PeerPolicy::Any,
+            allow: vec!["127.0.0.0/8", "::1/128"],
+            ..Self::relay(workers)
+        }
+    }
+
+    pub(crate) fn start(self) -> Plane {
+        let relays = vec![self.v4, self.v6];
+        let config = Config {
+            listen: vec![
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+                SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
+            ],
+            listen_buffer: 1 << 20,
+            relays: relays.clone(),
+            ports: self.ports.clone(),
+            port_rest: Duration::from_secs(60),
+            relay_buffer: 1 << 20,
+            dscp: self.dscp,
+            workers: self.workers,
+            unvalidated: Rate {
+                per_second: 10_000,
+                burst: 10_000,
+            },
+        };
+        let (dataplane, records) = Dataplane::start(config, self.server(&relays)).unwrap();
+        let handle = dataplane.handle().clone();
+        Plane {
+            dataplane: Some(dataplane),
+            handle,
+            records,
+            users: 0,
+        }
+    }
+
+    fn server(&self, relays: &[RelayAddress]) -> Arc<ServerConfig> {
+        let ring = SecretsRing::new(vec![Secret::new("test", SECRET)]);
+        let judge = PeerJudge::new(PeerRules {
+            relay: RelayRange {
+                addresses: relays.iter().map(|relay| relay.advertised).collect(),
+                ports: self.ports.clone(),
+            },
+            own_sockets: Vec::new(),
+            own_addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            fleet: self.fleet.clone(),
+            allow: self.allow.iter().map(|net| net.parse().unwrap()).collect(),
+            deny: Vec::new(),
+        });
+        Arc::new(ServerConfig {
+            realm: "loopback.test".to_owned(),
+            channels: ChannelRange::Rfc8656,
+            credentials: Credentials::new(ring, StaticUsers::default(), [7; 32]),
+            nonce_key: NonceKey::new([9; 32]),
+            policy: self.policy.clone(),
+            judge,
+            bind: self.bind,
+            allocation_lifetime: Duration::from_secs(3_600),
+            session_max: Duration::from_secs(86_400),
+            strict: self.strict,
+            user_allocations: 0,
+        })
+    }
+}
+
+/// A running plane; it stops when it is dropped.
+pub(crate) struct Plane {
+    dataplane: Option<Dataplane>,
+    pub(crate) handle: Handle,
+    records: mpsc::Receiver<Record>,
+    users: u32,
+}
+
+impl Plane {
+    /// Where clients of this family reach it.
+    pub(crate) fn listener(&self, family: AddressFamily) -> SocketAddr {
+        let mut listeners = self.handle.listeners().into_iter();
+        listeners
+            .find(|listener| AddressFamily::of(listener.ip()) == family)
+            .unwrap()
+    }
+
+    /// A client of a user of its own, over this family.
+    pub(crate) fn client(&mut self, family: AddressFamily) -> Client {
+        self.users += 1;
+        let user = format!("user-{}", self.users);
+        Client::new(self.listener(family), credential(&user, unix() + 3_600))
+    }
+
+    /// A client over this family with a relayed address of the same.
+    #[track_caller]
+    pub(crate) fn party(&mut self, family: AddressFamily) -> (Client, SocketAddr) {
+        let mut client = self.client(family);
+        let relayed = client.allocate(family);
+        (client, relayed)
+    }
+
+    pub(crate) fn counters(&self) -> &[Arc<Counters>] {
+        self.handle.counters()
+    }
+
+    pub(crate) fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.counters().iter().map(|worker| count(worker)).sum()
+    }
+
+    pub(crate) fn drops(&self, reason: DropReason) -> u64 {
+        self.sum(|worker| worker.drops(reason))
+    }
+
+    pub(crate) fn packets(&self, path: Path, direction: Direction) -> u64 {
+        self.sum(|worker| worker.traffic(path, direction).packets.total())
+    }
+
+    /// Packets on `path`: from clients, and to clients.
+    pub(crate) fn both_ways(&self, path: Path) -> [u64; 2] {
+        [Direction::In, Direction::Out].map(|direction| self.packets(path, direction))
+    }
+
+    pub(crate) fn misdirected(&self) -> u64 {
+        self.sum(|worker| worker.misdirected.total())
+    }
+
+    /// Each worker's live allocations.
+    pub(crate) fn allocations(&self) -> Vec<u64> {
+        let live = |worker: &Arc<Counters>| worker.allocations.load(Ordering::Relaxed);
+        self.counters().iter().map(live).collect()
+    }
+
+    /// Does `work` and waits until as many more packets were dropped for `reason`, and no others.
+    #[track_caller]
+    pub(crate) fn drops_by(&self, reason: DropReason, more: u64, work: impl FnOnce()) {
+        let all = || -> u64 {
+            DropReason::ALL
+                .iter()
+                .map(|reason| self.drops(*reason))
+                .sum()
+        };
+        let before = (self.drops(reason), all());
+        work();
+        let after = (before.0 + more, before.1 + more);
+        eventually(reason.label(), || all() >= after.1);
+        assert_eq!((self.drops(reason), all()), after, "{}", reason.label());
+    }
+
+    /// The next that happened to an allocation.
+    pub(crate) fn record(&mut self) -> Record {
+        let mut record = None;
+        eventually("a record of an allocation", || {
+            record = self.records.try_recv().ok();
+            record.is_some()
+        });
+        record.unwrap()
+    }
+}
+
+impl Plane {
+    /// Ends every allocation and every worker.
+    pub(crate) fn stop(&mut self) {
+        if let Some(dataplane) = self.dataplane.take() {
+            dataplane.stop();
+        }
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A credential that every plane takes until `expires`.
+pub(crate) fn credential(user: &str, expires: u64) -> Credential {
+    let minted = mint(&Secret::new("test", SECRET), user, expires).unwrap();
+    Credential {
+        username: minted.username,
+        password: minted.password.as_str().to_owned(),
+    }
+}
+
+pub(crate) fn unix() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap().as_secs()
+}
+
+/// An IPv4 loopback address that nobody else uses, so that all of its ports are free.
+pub(crate) fn loopback_of_its_own() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::new(127, 128 | high, low, number)
+}
