@@ -37,6 +37,7 @@
 //!
 //! No lock, no allocation, no other thread and no log line on that walk; one receive, one send.
 
+pub mod admin;
 pub mod dataplane;
 pub mod proto;
 pub mod turn;

@@ -1,0 +1,225 @@
+//! Counters of all workers as Prometheus text. Summed anew for each scrape, so that a worker
+//! never touches a shared metric; no label's values grow with users.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::dataplane::Handle;
+use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Path};
+
+/// The transport of every listener there is.
+const UDP: &str = "udp";
+
+/// What a scrape reads.
+pub(super) fn text(dataplane: &Handle) -> prometheus::Result<String> {
+    let scrape = Scrape {
+        registry: Registry::new(),
+        workers: dataplane.counters(),
+    };
+    scrape.allocations()?;
+    scrape.traffic()?;
+    scrape.refusals()?;
+    scrape.requests()?;
+    scrape.ports(dataplane)?;
+    scrape.workers()?;
+    let build = scrape.gauge("taciturn_build_info", "This build; always 1.", &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    TextEncoder::new().encode_to_string(&scrape.registry.gather())
+}
+
+struct Scrape<'c> {
+    registry: Registry,
+    workers: &'c [std::sync::Arc<Counters>],
+}
+
+impl Scrape<'_> {
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+        self.registry.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
+        self.workers.iter().map(|worker| count(worker)).sum()
+    }
+
+    fn allocations(&self) -> prometheus::Result<()> {
+        let live = self.gauge(
+            "taciturn_allocations",
+            "Allocations that are live.",
+            &["transport"],
+        )?;
+        let count = self.sum(|worker| worker.allocations.load(Ordering::Relaxed));
+        live.with_label_values(&[UDP])
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
+        let total = self.counter(
+            "taciturn_allocations_total",
+            "Allocations ever made.",
+            &["transport"],
+        )?;
+        total
+            .with_label_values(&[UDP])
+            .inc_by(self.sum(|w| w.allocations_total.total()));
+        let misdirected = self.counter(
+            "taciturn_misdirected_total",
+            "Datagrams handed to the worker that owns their 5-tuple.",
+            &[],
+        )?;
+        let none: [&str; 0] = [];
+        misdirected
+            .with_label_values(&none)
+            .inc_by(self.sum(|w| w.misdirected.total()));
+        Ok(())
+    }
+
+    fn traffic(&self) -> prometheus::Result<()> {
+        let labels = ["path", "direction"];
+        let packets = self.counter(
+            "taciturn_packets_total",
+            "Application datagrams relayed, from clients (in) and to clients (out).",
+            &labels,
+        )?;
+        let bytes = self.counter(
+            "taciturn_bytes_total",
+            "Their payload in bytes, without TURN framing.",
+            &labels,
+        )?;
+        for path in Path::ALL {
+            for direction in Direction::ALL {
+                let values = [path.label(), direction.label()];
+                let traffic = |w: &Counters| w.traffic(*path, *direction).packets.total();
+                packets.with_label_values(&values).inc_by(self.sum(traffic));
+                let traffic = |w: &Counters| w.traffic(*path, *direction).bytes.total();
+                bytes.with_label_values(&values).inc_by(self.sum(traffic));
+            }
+        }
+        Ok(())
+    }
+
+    fn refusals(&self) -> prometheus::Result<()> {
+        let drops = self.counter(
+            "taciturn_drops_total",
+            "Datagrams dropped without an answer, by reason.",
+            &["reason"],
+        )?;
+        for reason in DropReason::ALL {
+            drops
+                .with_label_values(&[reason.label()])
+                .inc_by(self.sum(|w| w.drops(*reason)));
+        }
+        let failures = self.counter(
+            "taciturn_auth_failures_total",
+            "Requests that failed to authenticate, by reason.",
+            &["reason"],
+        )?;
+        for why in AuthFailure::ALL {
+            failures
+                .with_label_values(&[why.label()])
+                .inc_by(self.sum(|w| w.auth_failures(*why)));
+        }
+        Ok(())
+    }
+
+    fn requests(&self) -> prometheus::Result<()> {
+        let requests = self.counter(
+            "taciturn_requests_total",
+            "Requests answered, by method and response code (0 is success).",
+            &["method", "code"],
+        )?;
+        for (method, code, count) in self.workers.iter().flat_map(|worker| worker.requests()) {
+            // Success is there from the start, so that a rate has something to begin with.
+            if count > 0 || code == 0 {
+                requests
+                    .with_label_values(&[method, &code.to_string()])
+                    .inc_by(count);
+            }
+        }
+        Ok(())
+    }
+
+    fn workers(&self) -> prometheus::Result<()> {
+        let label = ["worker"];
+        let busy = CounterVec::new(
+            Opts::new(
+                "taciturn_worker_busy_seconds_total",
+                "Time for which a worker was not waiting for packets.",
+            ),
+            &label,
+        )?;
+        self.registry.register(Box::new(busy.clone()))?;
+        let turns = self.counter(
+            "taciturn_worker_turns_total",
+            "Turns of a worker's loop.",
+            &label,
+        )?;
+        let datagrams = self.counter(
+            "taciturn_worker_datagrams_total",
+            "Datagrams that a worker took from its sockets.",
+            &label,
+        )?;
+        let allocations = self.gauge(
+            "taciturn_worker_allocations",
+            "Live allocations that a worker owns.",
+            &label,
+        )?;
+        for (index, worker) in self.workers.iter().enumerate() {
+            let index = index.to_string();
+            let seconds = Duration::from_nanos(worker.busy.total()).as_secs_f64();
+            busy.with_label_values(&[&index]).inc_by(seconds);
+            turns
+                .with_label_values(&[&index])
+                .inc_by(worker.turns.total());
+            datagrams
+                .with_label_values(&[&index])
+                .inc_by(worker.datagrams.total());
+            let live = worker.allocations.load(Ordering::Relaxed);
+            allocations
+                .with_label_values(&[&index])
+                .set(i64::try_from(live).unwrap_or(i64::MAX));
+        }
+        Ok(())
+    }
+
+    fn ports(&self, dataplane: &Handle) -> prometheus::Result<()> {
+        let counts = dataplane.ports();
+        let ports = self.gauge("taciturn_ports", "Relay ports by state.", &["state"])?;
+        for (state, count) in [
+            ("free", counts.free),
+            ("held", counts.held),
+            ("resting", counts.resting),
+            ("reserved", counts.reserved),
+        ] {
+            ports
+                .with_label_values(&[state])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let none: [&str; 0] = [];
+        let early = self.counter(
+            "taciturn_ports_taken_early_total",
+            "Relay ports used again before their rest was over.",
+            &[],
+        )?;
+        early.with_label_values(&none).inc_by(counts.taken_early);
+        let lost = self.counter(
+            "taciturn_journal_lost_total",
+            "Log records of allocations lost because the log was too slow.",
+            &[],
+        )?;
+        lost.with_label_values(&none)
+            .inc_by(dataplane.lost_records());
+        Ok(())
+    }
+}

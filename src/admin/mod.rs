@@ -1,0 +1,119 @@
+//! HTTP for operators: whether the daemon is well, and what it has counted. It reads counters of
+//! the data plane and never touches a server's state; nothing it answers names a client, a peer
+//! or a user.
+
+mod metrics;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::dataplane::Handle;
+
+/// What the admin listener is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+/// Whether the daemon takes new allocations.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// From now on it does.
+    pub fn begin(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// From now on it does not.
+    pub fn end(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A bound admin listener that answers nobody yet.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// Binds the listener.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub async fn bind(config: &Config) -> io::Result<Self> {
+        let listener = TcpListener::bind(config.listen).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until the task is dropped.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, dataplane: Handle, readiness: Readiness) -> io::Result<()> {
+        axum::serve(
+            self.listener,
+            router(House {
+                dataplane,
+                readiness,
+            }),
+        )
+        .await
+    }
+}
+
+/// What requests are answered from.
+#[derive(Debug, Clone)]
+struct House {
+    dataplane: Handle,
+    readiness: Readiness,
+}
+
+fn router(house: House) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(scrape))
+        .route("/readyz", get(ready))
+        .with_state(house)
+}
+
+async fn ready(State(house): State<House>) -> (StatusCode, &'static str) {
+    if house.readiness.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+async fn scrape(State(house): State<House>) -> Response {
+    match metrics::text(&house.dataplane) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
