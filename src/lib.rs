@@ -38,6 +38,7 @@
 //! No lock, no allocation, no other thread and no log line on that walk; one receive, one send.
 
 pub mod admin;
+pub mod config;
 pub mod dataplane;
 pub mod proto;
 pub mod turn;

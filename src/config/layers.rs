@@ -1,0 +1,150 @@
+//! From what the settings mean to what each layer is told: the only place that knows both.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use zeroize::Zeroizing;
+
+use crate::admin;
+use crate::config::{Channels, Error, Peers, RelayBind, Settings};
+use crate::dataplane;
+use crate::proto::ChannelRange;
+use crate::turn::credential::{Credentials, Secret, SecretsRing, StaticUserError, StaticUsers};
+use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use crate::turn::unvalidated::Rate;
+use crate::turn::{Bind, NonceKey, ServerConfig};
+
+/// The keys of this server that are not in its configuration.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    /// What nonces are made with.
+    pub nonce: NonceKey,
+    /// What subjects are made with.
+    pub subject: Zeroizing<[u8; 32]>,
+}
+
+/// What was found out about this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The addresses of its interfaces.
+    pub addresses: Vec<IpAddr>,
+    /// Where this server really listens, once it does; the admin listener included.
+    pub listening: Vec<SocketAddr>,
+}
+
+impl Settings {
+    /// The secrets ring of the configuration.
+    #[must_use]
+    pub fn secrets(&self) -> SecretsRing {
+        self.auth
+            .secrets
+            .iter()
+            .map(|secret| Secret::new(secret.id.clone(), secret.value.expose_secret()))
+            .collect()
+    }
+
+    /// What every turn server is told.
+    ///
+    /// # Errors
+    /// When a static user is none.
+    pub fn server(
+        &self,
+        keys: &Keys,
+        ring: SecretsRing,
+        relays: &[dataplane::RelayAddress],
+        machine: &Machine,
+    ) -> Result<Arc<ServerConfig>, StaticUserError> {
+        let mut users = StaticUsers::default();
+        for (name, password) in &self.auth.users {
+            users.add(name, Zeroizing::new(password.expose_secret().to_owned()))?;
+        }
+        Ok(Arc::new(ServerConfig {
+            realm: self.realm.clone(),
+            channels: match self.compat.channels {
+                Channels::Rfc8656 => ChannelRange::Rfc8656,
+                Channels::Rfc5766 => ChannelRange::Rfc5766,
+            },
+            credentials: Credentials::new(ring, users, *keys.subject),
+            nonce_key: keys.nonce.clone(),
+            policy: match &self.policy.peers {
+                Peers::Relay => PeerPolicy::Relay,
+                Peers::Any => PeerPolicy::Any,
+                Peers::Networks(networks) => PeerPolicy::Networks(networks.clone()),
+            },
+            judge: PeerJudge::new(self.rules(relays, machine)).behind_nat(relays.iter().map(
+                |relay| Faces {
+                    inner: relay.local,
+                    outer: relay.advertised,
+                },
+            )),
+            bind: match self.relay.bind {
+                RelayBind::Auto => Bind::Auto,
+                RelayBind::Always => Bind::Always,
+            },
+            allocation_lifetime: self.limits.allocation_lifetime,
+            session_max: self.auth.session_max,
+            strict: self.auth.strict,
+            user_allocations: self.limits.user_allocations.unwrap_or(0),
+        }))
+    }
+
+    fn rules(&self, relays: &[dataplane::RelayAddress], machine: &Machine) -> PeerRules {
+        let fleet = self.policy.fleet.iter().map(|node| FleetNode {
+            addr: node.addr,
+            seen_as: Some(node.seen_as),
+            ports: node.ports.clone(),
+        });
+        let configured = self.listen.udp.iter().chain(&self.admin.listen);
+        PeerRules {
+            relay: RelayRange {
+                addresses: relays.iter().map(|relay| relay.advertised).collect(),
+                ports: self.relay.ports.clone(),
+            },
+            own_sockets: configured.chain(&machine.listening).copied().collect(),
+            own_addresses: machine.addresses.clone(),
+            fleet: fleet.collect(),
+            allow: self.policy.allow.clone(),
+            deny: self.policy.deny.clone(),
+        }
+    }
+
+    /// The relay addresses; `found` are those of the default route, for when none are configured.
+    ///
+    /// # Errors
+    /// When `external` does not fit them.
+    pub fn relays(&self, found: &[IpAddr]) -> Result<Vec<dataplane::RelayAddress>, Error> {
+        let relays = self.relay.resolve(found)?.into_iter();
+        let face = |relay: super::RelayAddress| dataplane::RelayAddress {
+            local: relay.address,
+            advertised: relay.external,
+        };
+        Ok(relays.map(face).collect())
+    }
+
+    /// What the data plane is told.
+    #[must_use]
+    pub fn dataplane(&self, relays: Vec<dataplane::RelayAddress>) -> dataplane::Config {
+        let unvalidated = self.limits.unvalidated;
+        dataplane::Config {
+            listen: self.listen.udp.clone(),
+            listen_buffer: self.listen.receive_buffer,
+            relays,
+            ports: self.relay.ports.clone(),
+            port_rest: self.relay.port_rest,
+            relay_buffer: self.relay.receive_buffer,
+            dscp: self.relay.dscp,
+            workers: self.workers.count.map_or(0, usize::from),
+            unvalidated: Rate {
+                per_second: unvalidated.per_second,
+                burst: unvalidated.burst,
+            },
+        }
+    }
+
+    /// What the admin listener is told, if there is one.
+    #[must_use]
+    pub fn admin(&self) -> Option<admin::Config> {
+        self.admin.listen.map(|listen| admin::Config { listen })
+    }
+}

@@ -1,0 +1,374 @@
+//! Settings: what the operator wants, checked.
+//!
+//! `file` holds what was typed, [`Settings`] what it means. [`load`] merges the embedded defaults,
+//! the configuration file, the environment and the flags, in this order, and either returns
+//! settings that make sense or every problem it found, each with its source, key, value and
+//! remedy. Nothing here opens a socket or asks the machine for its addresses, and no output of
+//! this module holds a secret. `config/taciturn.toml` lists every key.
+
+mod check;
+mod environment;
+mod error;
+mod file;
+mod key;
+mod layers;
+mod parse;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use figment::value::{Dict, Value};
+use ipnet::IpNet;
+use secrecy::SecretString;
+
+pub use self::error::{Error, Problem};
+pub use self::layers::{Keys, Machine};
+pub use self::sources::{Flags, Sources};
+
+/// What [`load`] returns.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// What is not wrong but deserves a line in the log.
+    pub warnings: Vec<String>,
+}
+
+/// Everything an operator can decide.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The realm of the long-term credential mechanism, at most 44 bytes.
+    pub realm: String,
+    /// What clients are told about where we are.
+    pub public: Public,
+    /// Where clients reach us.
+    pub listen: Listen,
+    /// Relayed transport addresses.
+    pub relay: Relay,
+    /// Who may allocate.
+    pub auth: Auth,
+    /// With whom an allocation may exchange packets.
+    pub policy: Policy,
+    /// How much is too much.
+    pub limits: Limits,
+    /// Deviations for the sake of old clients.
+    pub compat: Compat,
+    /// The data plane's threads.
+    pub workers: Workers,
+    /// What outlives the process.
+    pub state: State,
+    /// HTTP for operators.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[public]`
+#[derive(Clone, Debug)]
+pub struct Public {
+    /// The name or address that minted URLs carry; an IPv6 address without brackets.
+    pub host: Option<String>,
+    /// The URLs themselves, instead of one made from `host`.
+    pub urls: Vec<String>,
+}
+
+/// `[listen]`
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// UDP listeners, at least one.
+    pub udp: Vec<SocketAddr>,
+    /// SO_RCVBUF of each listener's socket, in bytes.
+    pub receive_buffer: usize,
+}
+
+/// `[relay]`
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// Addresses to relay from; when empty, those of the default route, else loopback.
+    pub addresses: Vec<IpAddr>,
+    /// What clients are told instead of those, behind 1:1 NAT.
+    pub external: External,
+    /// Ports to relay from.
+    pub ports: RangeInclusive<u16>,
+    /// When a relayed address gets a socket.
+    pub bind: RelayBind,
+    /// How long a freed port rests.
+    pub port_rest: Duration,
+    /// SO_RCVBUF of each relay socket, in bytes.
+    pub receive_buffer: usize,
+    /// The DSCP of all packets sent, at most 63.
+    pub dscp: u8,
+}
+
+impl Relay {
+    /// The addresses to relay from and what clients are told of each: `addresses`, or when none
+    /// was configured `found`, those that this machine has.
+    ///
+    /// # Errors
+    ///
+    /// When `relay.external` does not fit the addresses found.
+    pub fn resolve(&self, found: &[IpAddr]) -> Result<Vec<RelayAddress>, Error> {
+        let addresses = if self.addresses.is_empty() {
+            found
+        } else {
+            &self.addresses
+        };
+        check::external_fits(&self.external, addresses)?;
+        let pair = |&address| RelayAddress {
+            address,
+            external: self.external.of(address),
+        };
+        Ok(addresses.iter().map(pair).collect())
+    }
+}
+
+/// One address to relay from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayAddress {
+    /// What sockets are bound to.
+    pub address: IpAddr,
+    /// What clients are told; the same unless there is NAT between.
+    pub external: IpAddr,
+}
+
+/// `relay.external`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum External {
+    /// No NAT.
+    Same,
+    /// One address, for the relay address of its family.
+    One(IpAddr),
+    /// Each relay address with its external one.
+    Each(BTreeMap<IpAddr, IpAddr>),
+}
+
+impl External {
+    /// What clients are told of the relay address `address`.
+    #[must_use]
+    pub fn of(&self, address: IpAddr) -> IpAddr {
+        match self {
+            Self::One(external) if external.is_ipv4() == address.is_ipv4() => *external,
+            Self::Same | Self::One(_) => address,
+            Self::Each(map) => map.get(&address).copied().unwrap_or(address),
+        }
+    }
+}
+
+/// `relay.bind`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayBind {
+    /// Only when a peer outside this process is permitted.
+    Auto,
+    /// With every allocation.
+    Always,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// Secrets shared with the platform's backend, for time-limited credentials.
+    pub secrets: Vec<Secret>,
+    /// Static users and their passwords.
+    pub users: BTreeMap<String, SecretString>,
+    /// How long an allocation may be refreshed after its credential was first used.
+    pub session_max: Duration,
+    /// Whether an allocation ends when its credential expires.
+    pub strict: bool,
+}
+
+impl Auth {
+    /// Whether nobody could allocate. [`load`] lets this pass only without a configuration file,
+    /// for a daemon that then makes a secret for this run.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.secrets.is_empty() && self.users.is_empty()
+    }
+}
+
+/// A secret shared with the platform's backend.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// Its name in rotation, logs and metrics.
+    pub id: String,
+    /// The secret.
+    pub value: SecretString,
+}
+
+/// `[policy]`
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Who may be a peer.
+    pub peers: Peers,
+    /// Our other nodes.
+    pub fleet: Vec<FleetNode>,
+    /// Networks opened in spite of the deny registry.
+    pub allow: Vec<IpNet>,
+    /// Networks closed in addition to it.
+    pub deny: Vec<IpNet>,
+}
+
+/// `policy.peers`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peers {
+    /// Relayed addresses of this server and of the fleet.
+    Relay,
+    /// Everybody outside the deny registry.
+    Any,
+    /// Relayed addresses, and these networks.
+    Networks(Vec<IpNet>),
+}
+
+/// Another node of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetNode {
+    /// Its relayed addresses' IP, as its clients are told.
+    pub addr: IpAddr,
+    /// The IP its relayed packets come from as we see them.
+    pub seen_as: IpAddr,
+    /// Its relay ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The longest lifetime an allocation gets at once, at least 60 s. Below the 600 s that RFC
+    /// 8656 §7.2 gives to clients that ask for nothing, it shortens theirs too.
+    pub allocation_lifetime: Duration,
+    /// Allocations one user may hold at a time; `None` for no limit.
+    pub user_allocations: Option<u32>,
+    /// Replies to one source that has not proved its address.
+    pub unvalidated: Rate,
+}
+
+/// A token bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come back each second.
+    pub per_second: u32,
+    /// Tokens the bucket holds.
+    pub burst: u32,
+}
+
+/// `[compat]`
+#[derive(Clone, Debug)]
+pub struct Compat {
+    /// Which channel numbers may be bound.
+    pub channels: Channels,
+}
+
+/// `compat.channels`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channels {
+    /// 0x4000–0x4FFF, RFC 8656 §12.
+    Rfc8656,
+    /// 0x4000–0x7FFF, RFC 5766 §11.
+    Rfc5766,
+}
+
+/// `[workers]`
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// UDP workers, at most 1024; `None` for one per core that this process may use.
+    pub count: Option<u16>,
+}
+
+/// `[state]`
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Where keys are kept; `None` and they live as long as the process.
+    pub dir: Option<PathBuf>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where HTTP listens; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The form of its lines.
+    pub format: LogFormat,
+    /// The least level that is written.
+    pub level: tracing::Level,
+    /// How many days the key of address pseudonyms is kept; 0 keeps none beyond its day.
+    pub pseudonym_days: u16,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The one that suits where the log goes.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Settings {
+    /// The URLs that a minted credential goes with. `fallback_host` stands in when no
+    /// `public.host` is configured; a port is that of the first listener.
+    #[must_use]
+    pub fn ice_urls(&self, fallback_host: &str) -> Vec<String> {
+        if !self.public.urls.is_empty() {
+            return self.public.urls.clone();
+        }
+        let host = self.public.host.as_deref().unwrap_or(fallback_host);
+        let port = self.listen.udp.first().map_or(3478, SocketAddr::port);
+        // RFC 7065 §3.1: an IPv6 address stands in brackets.
+        if host.contains(':') && !host.starts_with('[') {
+            vec![format!("turn:[{host}]:{port}?transport=udp")]
+        } else {
+            vec![format!("turn:{host}:{port}?transport=udp")]
+        }
+    }
+}
+
+/// Reads all sources and checks what they say.
+///
+/// # Errors
+///
+/// With every problem found. A source that cannot be read is one of them; the rest is checked
+/// nevertheless.
+pub fn load(sources: &Sources) -> Result<Loaded, Error> {
+    let gathered = sources::gather(sources, &default_tree());
+    let mut problems = gathered.problems;
+    let mut warnings = gathered.warnings;
+    let file = match gathered.layers.extract() {
+        Ok(file) => file,
+        Err(problem) => {
+            problems.push(problem);
+            return Err(Error::new(problems));
+        }
+    };
+    let checked = check::check(file, &gathered.layers);
+    problems.extend(checked.problems);
+    warnings.extend(checked.warnings);
+    match checked.settings {
+        Some(settings) if problems.is_empty() => Ok(Loaded { settings, warnings }),
+        _ => Err(Error::new(problems)),
+    }
+}
+
+/// The embedded defaults, key by key, as they would stand in a file.
+#[must_use]
+pub fn defaults() -> serde_json::Value {
+    serde_json::to_value(file::File::default()).unwrap_or_default()
+}
+
+fn default_tree() -> Dict {
+    Value::serialize(file::File::default())
+        .ok()
+        .and_then(Value::into_dict)
+        .unwrap_or_default()
+}

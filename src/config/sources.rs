@@ -1,0 +1,389 @@
+//! Where settings come from, and which source a value came from in the end.
+//!
+//! Later ones win: the embedded defaults, the file, the environment, the flags. Tables are merged,
+//! lists are replaced.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use figment::error::{Actual, Kind};
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::environment;
+use super::error::{Problem, escaped, quoted};
+use super::file::File;
+use super::key::Key;
+
+/// The longest configuration file that is read.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Everything that may set a value.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The configuration file, if one was named.
+    pub file: Option<PathBuf>,
+    /// The environment; only variables that begin with `TACITURN_` are looked at.
+    pub environment: Vec<(OsString, OsString)>,
+    /// What the command line sets.
+    pub flags: Flags,
+}
+
+impl Sources {
+    /// The file and flags given, and this process's environment.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>, flags: Flags) -> Self {
+        Self {
+            file,
+            environment: std::env::vars_os().collect(),
+            flags,
+        }
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("file", &self.file)
+            .field("flags", &self.flags)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The settings that have a flag. None of them is a secret: arguments are seen by every user of
+/// the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `--log-level`: `log.level`.
+    pub log_level: Option<String>,
+    /// `--listen-udp`, each time it is given: `listen.udp`.
+    pub listen_udp: Vec<String>,
+}
+
+/// What was typed in all sources, and who typed it.
+pub(super) struct Layers {
+    figment: Figment,
+    /// All of it in one tree, each value tagged with its source.
+    merged: Value,
+    file: Option<PathBuf>,
+    file_holds_secrets: bool,
+}
+
+/// The sources read: their layers, what was wrong with them, and what is only odd.
+pub(super) struct Gathered {
+    pub(super) layers: Layers,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Reads all sources. A source or variable that cannot be read is left out and named.
+pub(super) fn gather(sources: &Sources, defaults: &Dict) -> Gathered {
+    let mut problems = Vec::new();
+    let mut figment = Figment::new();
+    let mut file = None;
+    let mut file_holds_secrets = false;
+    if let Some(path) = &sources.file {
+        match read_file(path) {
+            Ok(dict) => {
+                file_holds_secrets = holds_secrets(&dict);
+                figment = figment.merge(Layer::new(escaped_path(path), dict));
+                file = Some(path.clone());
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let environment = environment::read(&sources.environment, defaults);
+    problems.extend(environment.problems);
+    for variable in environment.variables {
+        let dict = nested(&variable.key, variable.value);
+        figment = figment.merge(Layer::new(variable.source, dict));
+    }
+    let level = sources.flags.log_level.iter();
+    for (name, key, value) in level
+        .map(|level| {
+            (
+                "--log-level",
+                Key::new("log", "level"),
+                Value::from(level.as_str()),
+            )
+        })
+        .chain((!sources.flags.listen_udp.is_empty()).then(|| {
+            let addresses = Value::from(sources.flags.listen_udp.clone());
+            ("--listen-udp", Key::new("listen", "udp"), addresses)
+        }))
+    {
+        figment = figment.merge(Layer::new(format!("flag {name}"), nested(&key, value)));
+    }
+    let merged = figment
+        .find_value("")
+        .unwrap_or_else(|_| Value::from(Dict::new()));
+    Gathered {
+        layers: Layers {
+            figment,
+            merged,
+            file,
+            file_holds_secrets,
+        },
+        problems,
+        warnings: environment.warnings,
+    }
+}
+
+impl Layers {
+    /// The typed form.
+    pub(super) fn extract(&self) -> Result<File, Problem> {
+        self.figment
+            .extract::<File>()
+            .map_err(|error| self.problem_of(error))
+    }
+
+    /// Whether any source set this key.
+    pub(super) fn is_set(&self, key: &Key) -> bool {
+        self.find(key).1
+    }
+
+    /// The configuration file, if one was read.
+    pub(super) const fn file(&self) -> Option<&PathBuf> {
+        self.file.as_ref()
+    }
+
+    /// Whether the configuration file, rather than the environment, holds a secret or a password.
+    pub(super) const fn file_holds_secrets(&self) -> bool {
+        self.file_holds_secrets
+    }
+
+    /// A problem with the value at `key`.
+    pub(super) fn problem(&self, key: &Key, reason: String, remedy: String) -> Problem {
+        let (value, exact) = self.find(key);
+        let source = match self.figment.get_metadata(value.tag()) {
+            Some(metadata) if exact => metadata.name.clone().into_owned(),
+            _ => match &self.file {
+                Some(path) => escaped_path(path),
+                None => "defaults".to_owned(),
+            },
+        };
+        Problem {
+            source,
+            key: key.to_string(),
+            value: if exact { shown(key, value) } else { None },
+            reason,
+            remedy,
+        }
+    }
+
+    /// The value at `key`, or else the nearest thing above it and `false`.
+    fn find(&self, key: &Key) -> (&Value, bool) {
+        let mut value = &self.merged;
+        for segment in key.segments() {
+            let next = match value {
+                Value::Dict(_, dict) => dict.get(segment),
+                Value::Array(_, list) => segment.parse().ok().and_then(|i: usize| list.get(i)),
+                Value::String(..)
+                | Value::Char(..)
+                | Value::Bool(..)
+                | Value::Num(..)
+                | Value::Empty(..) => None,
+            };
+            match next {
+                Some(next) => value = next,
+                None => return (value, false),
+            }
+        }
+        (value, true)
+    }
+
+    fn problem_of(&self, error: figment::Error) -> Problem {
+        let key = Key::from_segments(error.path.clone());
+        let (reason, remedy) = match error.kind {
+            Kind::UnknownField(_, known) => (
+                "unknown key".to_owned(),
+                format!("known here are {}", known.join(", ")),
+            ),
+            Kind::MissingField(name) => (
+                format!("{} is missing", escaped(&name)),
+                format!("write {}", escaped(&name)),
+            ),
+            Kind::InvalidType(found, expected) => (
+                format!("this is {}", kind_of(&found)),
+                format!("write {}", wanted(&expected)),
+            ),
+            Kind::InvalidValue(_, expected) | Kind::InvalidLength(_, expected) => (
+                "this does not fit".to_owned(),
+                format!("write {}", wanted(&expected)),
+            ),
+            // No type of ours ends here, and a text from elsewhere might quote a secret.
+            Kind::Message(_)
+            | Kind::UnknownVariant(..)
+            | Kind::DuplicateField(_)
+            | Kind::ISizeOutOfRange(_)
+            | Kind::USizeOutOfRange(_)
+            | Kind::Unsupported(_)
+            | Kind::UnsupportedKey(..) => (
+                "this cannot be read".to_owned(),
+                "compare config/taciturn.toml".to_owned(),
+            ),
+        };
+        let unknown = reason == "unknown key";
+        let mut problem = self.problem(&key, reason, remedy);
+        if unknown {
+            problem.value = None;
+        }
+        problem
+    }
+}
+
+/// A value as it may be shown, if it may.
+fn shown(key: &Key, value: &Value) -> Option<String> {
+    if key.is_secret() {
+        return None;
+    }
+    match value {
+        Value::String(_, text) => Some(quoted(text)),
+        Value::Char(_, c) => Some(quoted(&c.to_string())),
+        Value::Bool(_, truth) => Some(truth.to_string()),
+        Value::Num(_, number) => number
+            .to_i128()
+            .map(|n| n.to_string())
+            .or_else(|| number.to_u128().map(|n| n.to_string()))
+            .or_else(|| number.to_f64().map(|n| n.to_string())),
+        Value::Array(_, list) if list.is_empty() => Some("[]".to_owned()),
+        Value::Empty(..) | Value::Dict(..) | Value::Array(..) => None,
+    }
+}
+
+/// What serde expected, in an operator's words.
+fn wanted(expected: &str) -> &str {
+    match expected {
+        "i64" => "a whole number",
+        "a boolean" => "true or false",
+        "a string" | "a borrowed or owned string" => "a text",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        _ if expected.starts_with("struct ") => "a table of keys, as in config/taciturn.toml",
+        _ => expected,
+    }
+}
+
+fn kind_of(found: &Actual) -> &'static str {
+    match found {
+        Actual::Bool(_) => "true or false",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) | Actual::Bytes(_) => "a text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        Actual::Unit
+        | Actual::Option
+        | Actual::NewtypeStruct
+        | Actual::Enum
+        | Actual::UnitVariant
+        | Actual::NewtypeVariant
+        | Actual::TupleVariant
+        | Actual::StructVariant
+        | Actual::Other(_) => "something else",
+    }
+}
+
+fn holds_secrets(file: &Dict) -> bool {
+    let auth = file.get("auth").and_then(Value::as_dict);
+    let users = auth.and_then(|auth| auth.get("users")?.as_dict());
+    let secrets = auth.and_then(|auth| auth.get("secrets")?.as_array());
+    users.is_some_and(|users| !users.is_empty())
+        || secrets.is_some_and(|list| list.iter().any(|secret| secret.find_ref("value").is_some()))
+}
+
+fn nested(key: &Key, value: Value) -> Dict {
+    let mut segments: Vec<&str> = key.segments().collect();
+    let mut value = value;
+    while segments.len() > 1 {
+        if let Some(name) = segments.pop() {
+            value = Value::from(Dict::from([(name.to_owned(), value)]));
+        }
+    }
+    segments
+        .pop()
+        .map(|name| (name.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// A path as it may stand in a message; unlike a value it is never cut short.
+pub(super) fn escaped_path(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().collect()
+}
+
+fn read_file(path: &Path) -> Result<Dict, Problem> {
+    let problem = |reason: String, remedy: &str| Problem {
+        source: escaped_path(path),
+        key: String::new(),
+        value: None,
+        reason,
+        remedy: remedy.to_owned(),
+    };
+    // Opening a pipe that nobody writes to would wait for ever.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err(problem(
+            "is a pipe, a socket or a device, not a file".to_owned(),
+            "write the configuration to a file and name that",
+        ));
+    }
+    let text = read_text(path, MAX_FILE).map_err(|error| {
+        problem(
+            format!("cannot be read: {error}"),
+            "name a file that this process may read",
+        )
+    })?;
+    // The error's own Display quotes the line, and the line may hold a secret.
+    Toml::from_str::<Dict>(&text).map_err(|error| {
+        let place = error.span().map_or_else(String::new, |span| {
+            let before = text.get(..span.start).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                + 1;
+            format!(" at line {line}, column {column}")
+        });
+        problem(
+            format!("not TOML{place}"),
+            "check quotes, brackets and `=` there, and that no key stands twice",
+        )
+    })
+}
+
+/// Reads a whole small file.
+pub(super) fn read_text(path: &Path, limit: u64) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    if file.take(limit + 1).read_to_string(&mut text)? as u64 > limit {
+        return Err(std::io::Error::other(format!("longer than {limit} bytes")));
+    }
+    Ok(text)
+}
+
+/// One source for figment, named as an error names it.
+struct Layer {
+    name: String,
+    dict: Dict,
+}
+
+impl Layer {
+    const fn new(name: String, dict: Dict) -> Self {
+        Self { name, dict }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.dict.clone()))
+    }
+}

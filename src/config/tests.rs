@@ -1,0 +1,345 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use figment::providers::{Format, Toml};
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+
+use super::*;
+
+mod hostile;
+mod refusals;
+mod secrets;
+mod sources;
+
+/// What `[auth]` needs so that nothing is wrong with it.
+const SECRET: &str = "[auth]\nsecrets = [{ id = \"1\", value = \"s3cr3t-in-file\" }]\n";
+
+/// Every key with something else than its default.
+const EVERYTHING: &str = r#"
+realm = "calls.example.org"
+[public]
+host = "turn.example.org"
+urls = ["turn:a.example.org:3478?transport=udp", "turns:a.example.org"]
+[listen]
+udp = ["192.0.2.1:3478"]
+receive_buffer = "4MiB"
+[relay]
+addresses = ["10.0.0.7", "2001:db8::7"]
+external = { "10.0.0.7" = "203.0.113.7" }
+ports = "50000-50999"
+bind = "always"
+port_rest = "2m"
+receive_buffer = "65536"
+dscp = 46
+[auth]
+secrets = [{ id = "a", value = "one" }, { id = "b", value = "two" }]
+users = { alice = "password" }
+session_max = "12h"
+strict = true
+[policy]
+peers = ["192.0.2.0/24", "2001:db8:1::5"]
+fleet = ["203.0.113.8", { addr = "203.0.113.9", seen_as = "10.0.0.9", ports = "2000-2999" }]
+allow = ["10.1.0.0/16"]
+deny = ["198.51.100.0/24"]
+[limits]
+allocation_lifetime = "10m"
+user_allocations = 12
+unvalidated = "10/s"
+[compat]
+channels = "rfc5766"
+[workers]
+count = 4
+[state]
+dir = "/var/lib/taciturn"
+[admin]
+listen = "off"
+[log]
+format = "json"
+level = "debug"
+pseudonym_days = 3
+"#;
+
+#[test]
+fn no_configuration_at_all_is_valid() {
+    let Loaded { settings, warnings } = load(&Sources::default()).unwrap();
+
+    assert_eq!(warnings, Vec::<String>::new());
+    assert!(settings.auth.is_empty());
+    assert_eq!(settings.realm, "taciturn");
+    assert_eq!(
+        settings.listen.udp,
+        addresses(&["0.0.0.0:3478", "[::]:3478"])
+    );
+    assert_eq!(settings.listen.receive_buffer, 8 << 20);
+    assert_eq!(settings.relay.ports, 49152..=65535);
+    assert_eq!(settings.relay.port_rest, Duration::from_secs(60));
+    assert_eq!(settings.relay.external, External::Same);
+    assert_eq!(settings.auth.session_max, Duration::from_secs(86_400));
+    assert_eq!(settings.policy.peers, Peers::Relay);
+    assert_eq!(settings.limits.user_allocations, None);
+    let rate = Rate {
+        per_second: 50,
+        burst: 200,
+    };
+    assert_eq!(settings.limits.unvalidated, rate);
+    assert_eq!(settings.workers.count, None);
+    assert_eq!(settings.state.dir, None);
+    assert_eq!(
+        settings.admin.listen,
+        Some("127.0.0.1:9641".parse().unwrap())
+    );
+    assert_eq!(settings.log.level, tracing::Level::INFO);
+}
+
+#[test]
+fn the_example_of_everything_leaves_no_key_at_its_default() {
+    let typed: Dict = Toml::from_str(EVERYTHING).unwrap();
+    for (section, default) in default_tree() {
+        let Some(keys) = default.as_dict() else {
+            assert_ne!(typed[&section], default, "{section}");
+            continue;
+        };
+        let typed = typed[&section].as_dict().unwrap();
+        for (key, default) in keys {
+            assert_ne!(
+                typed.get(key).unwrap_or(default),
+                default,
+                "{section}.{key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn plain_keys_are_taken_over() {
+    let settings = from_text(EVERYTHING).unwrap().settings;
+
+    assert_eq!(settings.realm, "calls.example.org");
+    assert_eq!(settings.public.host.as_deref(), Some("turn.example.org"));
+    assert_eq!(settings.ice_urls("unused")[1], "turns:a.example.org");
+    assert_eq!(settings.listen.receive_buffer, 4 << 20);
+    assert_eq!(settings.relay.port_rest, Duration::from_secs(120));
+    assert_eq!(settings.auth.session_max, Duration::from_secs(43_200));
+    assert_eq!(settings.policy.allow, ["10.1.0.0/16".parse().unwrap()]);
+    assert_eq!(settings.policy.deny, ["198.51.100.0/24".parse().unwrap()]);
+    assert_eq!(
+        settings.limits.allocation_lifetime,
+        Duration::from_secs(600)
+    );
+    assert_eq!(settings.state.dir, Some(PathBuf::from("/var/lib/taciturn")));
+    assert_eq!(settings.log.level, tracing::Level::DEBUG);
+}
+
+#[test]
+fn everything_an_operator_can_write_is_understood() {
+    let settings = from_text(EVERYTHING).unwrap().settings;
+
+    assert_eq!(settings.listen.udp, addresses(&["192.0.2.1:3478"]));
+    let relay = &settings.relay;
+    let pairs: Vec<(String, String)> = relay
+        .resolve(&[])
+        .unwrap()
+        .iter()
+        .map(|pair| (pair.address.to_string(), pair.external.to_string()))
+        .collect();
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(
+        pairs,
+        [
+            pair("10.0.0.7", "203.0.113.7"),
+            pair("2001:db8::7", "2001:db8::7")
+        ]
+    );
+    assert_eq!(
+        (relay.ports.clone(), relay.bind),
+        (50000..=50999, RelayBind::Always)
+    );
+    assert_eq!((relay.receive_buffer, relay.dscp), (65536, 46));
+    assert_eq!(settings.auth.secrets[1].id, "b");
+    assert_eq!(settings.auth.secrets[1].value.expose_secret(), "two");
+    assert_eq!(settings.auth.users["alice"].expose_secret(), "password");
+    assert!(settings.auth.strict);
+    let networks = ["192.0.2.0/24", "2001:db8:1::5/128"].map(|net| net.parse().unwrap());
+    assert_eq!(settings.policy.peers, Peers::Networks(networks.to_vec()));
+    let node = |addr: &str, seen_as: &str, ports| FleetNode {
+        addr: addr.parse().unwrap(),
+        seen_as: seen_as.parse().unwrap(),
+        ports,
+    };
+    assert_eq!(
+        settings.policy.fleet,
+        [
+            node("203.0.113.8", "203.0.113.8", 50000..=50999),
+            node("203.0.113.9", "10.0.0.9", 2000..=2999)
+        ]
+    );
+    assert_eq!(settings.limits.user_allocations, Some(12));
+    assert_eq!(settings.limits.unvalidated.burst, 10);
+    assert_eq!(settings.compat.channels, Channels::Rfc5766);
+    assert_eq!(settings.workers.count, Some(4));
+    assert_eq!(settings.admin.listen, None);
+    assert_eq!(settings.log.format, LogFormat::Json);
+}
+
+/// T60
+#[test]
+fn an_admin_listener_off_loopback_brings_a_warning() {
+    let warnings = |listen| {
+        from_env(&[("TACITURN_ADMIN__LISTEN", listen)])
+            .unwrap()
+            .warnings
+    };
+    assert_eq!(warnings("[::1]:9641"), Vec::<String>::new());
+    assert_eq!(warnings("0.0.0.0:9641").len(), 1);
+}
+
+#[test]
+fn minted_urls_name_the_host_and_the_first_listener() {
+    let urls = |env: &[(&str, &str)]| from_env(env).unwrap().settings.ice_urls("192.0.2.9");
+    let host = "TACITURN_PUBLIC__HOST";
+    assert_eq!(urls(&[]), ["turn:192.0.2.9:3478?transport=udp"]);
+    assert_eq!(
+        urls(&[
+            (host, "turn.example.org"),
+            ("TACITURN_LISTEN__UDP", "0.0.0.0:443,[::]:80")
+        ]),
+        ["turn:turn.example.org:443?transport=udp"]
+    );
+    for literal in ["2001:db8::1", "[2001:db8::1]"] {
+        assert_eq!(
+            urls(&[(host, literal)]),
+            ["turn:[2001:db8::1]:3478?transport=udp"]
+        );
+    }
+    assert_eq!(
+        urls(&[
+            (host, "unused"),
+            ("TACITURN_PUBLIC__URLS", "turn:a,turns:b:443?transport=tcp")
+        ]),
+        ["turn:a", "turns:b:443?transport=tcp"]
+    );
+}
+
+#[test]
+fn one_external_address_stands_for_its_family() {
+    let env = [("TACITURN_RELAY__EXTERNAL", "203.0.113.7")];
+    let relay = from_env(&env).unwrap().settings.relay;
+    let v4: IpAddr = "10.0.0.7".parse().unwrap();
+    let v6: IpAddr = "2001:db8::7".parse().unwrap();
+
+    let resolved = relay.resolve(&[v4, v6]).unwrap();
+
+    assert_eq!(resolved[0].external.to_string(), "203.0.113.7");
+    assert_eq!(resolved[1].external, v6);
+    let error = relay.resolve(&[v6]).unwrap_err();
+    assert!(error.to_string().contains("relay.external"), "{error}");
+}
+
+fn from_text(text: &str) -> Result<Loaded, Error> {
+    from_all(text, &[], &Flags::default())
+}
+
+fn from_env(env: &[(&str, &str)]) -> Result<Loaded, Error> {
+    load(&Sources {
+        environment: environment_of(env),
+        ..Sources::default()
+    })
+}
+
+fn from_all(text: &str, env: &[(&str, &str)], flags: &Flags) -> Result<Loaded, Error> {
+    let directory = TempDir::new().unwrap();
+    load(&Sources {
+        file: Some(write(&directory, "config.toml", text, 0o600).into()),
+        environment: environment_of(env),
+        flags: flags.clone(),
+    })
+}
+
+fn environment_of(env: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    env.iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+fn write(directory: &TempDir, name: &str, content: &str, mode: u32) -> String {
+    let path = directory.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    set_mode(&path, mode);
+    path.to_str().unwrap().to_owned()
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn with_variable(name: &str, value: &std::ffi::OsStr) -> Result<Loaded, Error> {
+    load(&Sources {
+        environment: vec![(name.into(), value.to_owned())],
+        ..Sources::default()
+    })
+}
+
+#[test]
+fn a_static_users_password_may_come_from_a_file() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("password");
+    std::fs::write(&path, "hunter2-of-alice\n").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let name = "TACITURN_AUTH__USERS__ALICE__FILE";
+    let loaded = with_variable(name, path.as_os_str()).unwrap();
+    let users = &loaded.settings.auth.users;
+    assert_eq!(users["alice"].expose_secret(), "hunter2-of-alice");
+    assert!(loaded.warnings[0].contains("every user of this machine"));
+
+    let error = with_variable(name, "hunter2-itself".as_ref()).unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains(name) && said.contains("cannot be read"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
+}
+
+/// T26
+#[test]
+fn a_secret_in_the_place_of_its_file_is_not_shown_and_a_path_is() {
+    let name = "TACITURN_AUTH__SECRETS__FILE";
+    for (value, is_shown) in [
+        ("hunter2", false),
+        ("hunter2/+w==", false),
+        ("/no/hunter2", true),
+    ] {
+        let said = with_variable(name, value.as_ref()).unwrap_err().to_string();
+        assert!(said.contains(name), "{said}");
+        assert_eq!(said.contains("hunter2"), is_shown, "{said}");
+    }
+}
+
+#[test]
+fn an_unknown_variable_of_auth_is_told_of_the_files() {
+    let error = with_variable("TACITURN_AUTH__SECRET", "a".as_ref()).unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains("TACITURN_AUTH__SECRETS__FILE"), "{said}");
+    assert!(said.contains("TACITURN_AUTH__USERS__NAME__FILE"), "{said}");
+}
+
+#[test]
+fn a_configuration_that_is_no_file_is_refused_at_once() {
+    let error = load(&Sources {
+        file: Some("/dev/zero".into()),
+        ..Sources::default()
+    })
+    .unwrap_err();
+    let said = error.to_string();
+    assert!(
+        said.contains("/dev/zero: is a pipe, a socket or a device"),
+        "{said}"
+    );
+}
