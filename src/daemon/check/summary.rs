@@ -1,0 +1,317 @@
+//! What `serve` would do, in plain words. Secrets are named by their ids; no value of one is
+//! reached for.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytesize::ByteSize;
+use humantime::format_duration;
+
+use super::facts::Facts;
+use super::{Line, opens_relay_sockets, relayed_addresses};
+use crate::config::{Auth, Channels, LogFormat, Peers, Policy, Settings};
+use crate::daemon::reached;
+use crate::dataplane::RelayAddress;
+
+/// The lines, in the order of a packet's way and then of an operator's interest.
+pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for listener in &settings.listen.udp {
+        lines.push(("Listens", listens(*listener, &facts.addresses)));
+    }
+    for url in reached::ice_urls(settings, &[]) {
+        lines.push(("Minted URL", url));
+    }
+    for relay in relays {
+        lines.push(("Relays from", relays_from(relay)));
+    }
+    lines.push(("Ports", ports(settings, relays)));
+    lines.push(("Policy", policy(&settings.policy)));
+    lines.push(("Credentials", credentials(&settings.auth)));
+    lines.push(("Sessions", sessions(settings)));
+    lines.push(("Realm", settings.realm.clone()));
+    if settings.compat.channels == Channels::Rfc5766 {
+        let text = "channels 0x4000 to 0x7FFE of RFC 5766, for old clients";
+        lines.push(("Compatibility", text.to_owned()));
+    }
+    lines.push(("Keys", keys(settings)));
+    lines.push(("Workers", workers(settings, facts)));
+    lines.push(("Admin", admin(settings)));
+    lines.push(("Log", log(settings)));
+    lines
+}
+
+fn listens(listener: SocketAddr, addresses: &[IpAddr]) -> String {
+    let mut text = format!("UDP {listener}");
+    if listener.ip().is_unspecified() {
+        let family = addresses
+            .iter()
+            .filter(|address| address.is_ipv4() == listener.is_ipv4());
+        let each: Vec<IpAddr> = family.copied().collect();
+        let each = if each.is_empty() {
+            "no address".to_owned()
+        } else {
+            list(&each)
+        };
+        text.push_str(&format!(", which today stands for {each}"));
+    }
+    if listener.port() == 0 {
+        text.push_str("; port 0 is any free one");
+    }
+    text
+}
+
+fn relays_from(relay: &RelayAddress) -> String {
+    if relay.local == relay.advertised {
+        relay.local.to_string()
+    } else {
+        format!(
+            "{}, of which clients are told {}",
+            relay.local, relay.advertised
+        )
+    }
+}
+
+fn ports(settings: &Settings, relays: &[RelayAddress]) -> String {
+    let relay = &settings.relay;
+    let sockets = if opens_relay_sockets(settings) {
+        "with a socket each when a peer may be outside this process"
+    } else {
+        "without sockets, since no peer is outside this process"
+    };
+    let sockets = match relay.bind {
+        crate::config::RelayBind::Always => "with a socket each",
+        crate::config::RelayBind::Auto => sockets,
+    };
+    format!(
+        "{} to {}, {} relayed addresses in all, {sockets}; a freed port rests {}",
+        relay.ports.start(),
+        relay.ports.end(),
+        relayed_addresses(settings, relays),
+        format_duration(relay.port_rest),
+    )
+}
+
+/// Whom the server relays for, in one sentence without its end.
+pub(crate) fn policy(policy: &Policy) -> String {
+    let mut text = match &policy.peers {
+        Peers::Relay if policy.fleet.is_empty() => {
+            "closed: an allocation exchanges packets with relayed addresses of this server alone"
+                .to_owned()
+        }
+        Peers::Relay => "closed: an allocation exchanges packets with relayed addresses of this \
+                         server and its fleet alone"
+            .to_owned(),
+        Peers::Any => "open: an allocation exchanges packets with every public address".to_owned(),
+        Peers::Networks(networks) => format!(
+            "an allocation exchanges packets with relayed addresses and with {}",
+            list(networks)
+        ),
+    };
+    if !policy.fleet.is_empty() {
+        let nodes: Vec<IpAddr> = policy.fleet.iter().map(|node| node.addr).collect();
+        text.push_str(&format!("; the fleet is {}", list(&nodes)));
+    }
+    if !policy.allow.is_empty() {
+        text.push_str(&format!("; opened are {}", list(&policy.allow)));
+    }
+    if !policy.deny.is_empty() {
+        text.push_str(&format!("; closed are {}", list(&policy.deny)));
+    }
+    text
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
+
+fn credentials(auth: &Auth) -> String {
+    let ids: Vec<String> = auth
+        .secrets
+        .iter()
+        .map(|secret| format!("\"{}\"", secret.id))
+        .collect();
+    let secrets = match ids.as_slice() {
+        [] => None,
+        [id] => Some(format!("time-limited, with the secret {id}")),
+        ids => Some(format!(
+            "time-limited, with {} secrets: {}",
+            ids.len(),
+            ids.join(", ")
+        )),
+    };
+    let users = match auth.users.len() {
+        0 => None,
+        1 => Some("1 static user".to_owned()),
+        count => Some(format!("{count} static users")),
+    };
+    match (secrets, users) {
+        (None, None) => {
+            "a secret made for each run, of which `serve` prints a credential".to_owned()
+        }
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(secrets), Some(users)) => format!("{secrets}; {users}"),
+    }
+}
+
+fn sessions(settings: &Settings) -> String {
+    let auth = &settings.auth;
+    let users = match settings.limits.user_allocations {
+        None => "any number".to_owned(),
+        Some(number) => number.to_string(),
+    };
+    let end = if auth.strict {
+        "or until its credential expires"
+    } else {
+        "even past its credential's expiry"
+    };
+    format!(
+        "an allocation may be refreshed for {}, {end}; lifetime up to {}; {users} for one user",
+        format_duration(auth.session_max),
+        format_duration(settings.limits.allocation_lifetime),
+    )
+}
+
+fn keys(settings: &Settings) -> String {
+    match &settings.state.dir {
+        Some(directory) => {
+            let shown: String = directory.to_string_lossy().escape_debug().collect();
+            format!("kept in {shown}")
+        }
+        None => "made for each run: after a restart clients must authenticate anew".to_owned(),
+    }
+}
+
+fn workers(settings: &Settings, facts: &Facts) -> String {
+    let buffer = ByteSize::b(settings.listen.receive_buffer as u64);
+    let buffer = buffer.display().iec();
+    match settings.workers.count {
+        Some(count) => format!("{count}, {buffer} of receive buffer for each listener"),
+        None => format!(
+            "{}, one for each core; {buffer} of receive buffer for each listener",
+            facts.cores
+        ),
+    }
+}
+
+fn admin(settings: &Settings) -> String {
+    match settings.admin.listen {
+        Some(address) => format!("http://{address}, /healthz, /readyz and /metrics"),
+        None => "off".to_owned(),
+    }
+}
+
+fn log(settings: &Settings) -> String {
+    let format = match settings.log.format {
+        LogFormat::Auto => "text at a terminal, else JSON",
+        LogFormat::Text => "text",
+        LogFormat::Json => "JSON",
+    };
+    let level = settings.log.level.as_str().to_ascii_lowercase();
+    let days = match settings.log.pseudonym_days {
+        0 => "no day longer than its own".to_owned(),
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    format!(
+        "{level} and above, {format}, to standard error; clients by pseudonyms whose key is kept \
+         {days}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{facts, relays, settings};
+    use super::*;
+
+    fn text(variables: &[(&str, &str)]) -> String {
+        let settings = settings(variables);
+        let lines = of(&settings, &relays(&settings), &facts());
+        let lines: Vec<String> = lines
+            .iter()
+            .map(|(name, text)| format!("{name}: {text}"))
+            .collect();
+        lines.join("\n")
+    }
+
+    #[test]
+    fn a_wildcard_is_expanded_to_the_addresses_of_its_family() {
+        let text = text(&[]);
+        assert!(
+            text.contains("UDP 0.0.0.0:3478, which today stands for 127.0.0.1, 203.0.113.7\n"),
+            "{text}"
+        );
+        let v6 = "UDP [::]:3478, which today stands for ::1, 2001:db8::7\n";
+        assert!(text.contains(v6), "{text}");
+    }
+
+    #[test]
+    fn an_external_address_is_what_clients_are_told() {
+        let text = text(&[("TACITURN_RELAY__EXTERNAL", "198.51.100.1")]);
+        let line = "Relays from: 203.0.113.7, of which clients are told 198.51.100.1";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn each_policy_is_one_sentence() {
+        for (variables, words) in [
+            (
+                vec![],
+                "closed: an allocation exchanges packets with relayed",
+            ),
+            (vec![("TACITURN_POLICY__PEERS", "any")], "open: "),
+            (
+                vec![("TACITURN_POLICY__PEERS", "192.0.2.0/24")],
+                "and with 192.0.2.0/24",
+            ),
+            (
+                vec![("TACITURN_POLICY__FLEET", "203.0.113.8")],
+                "and its fleet alone; the fleet is 203.0.113.8",
+            ),
+            (
+                vec![
+                    ("TACITURN_POLICY__ALLOW", "10.0.0.0/8"),
+                    ("TACITURN_POLICY__DENY", "198.51.100.0/24"),
+                ],
+                "opened are 10.0.0.0/8; closed are 198.51.100.0/24",
+            ),
+        ] {
+            let text = text(&variables);
+            assert!(text.contains(words), "{words} is not in:\n{text}");
+        }
+    }
+
+    /// T26
+    #[test]
+    fn credentials_are_counted_and_named_but_never_shown() {
+        let secrets =
+            r#"[{ id = "new", value = "hunter2-a" }, { id = "old", value = "hunter2-b" }]"#;
+        let text = text(&[
+            ("TACITURN_AUTH__SECRETS", secrets),
+            ("TACITURN_AUTH__USERS__ALICE", "hunter2-c"),
+        ]);
+        let line = "2 secrets: \"new\", \"old\"; 1 static user";
+        assert!(text.contains(line), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_kept_is_said() {
+        let kept = text(&[("TACITURN_STATE__DIR", "/var/lib/taciturn")]);
+        assert!(kept.contains("Keys: kept in /var/lib/taciturn"), "{kept}");
+        let text = text(&[
+            ("TACITURN_ADMIN__LISTEN", "off"),
+            ("TACITURN_AUTH__STRICT", "true"),
+            ("TACITURN_LIMITS__USER_ALLOCATIONS", "4"),
+        ]);
+        for words in [
+            "Keys: made for each run",
+            "Admin: off",
+            "or until its credential expires",
+            "4 for one user",
+            "Workers: 2, one for each core",
+        ] {
+            assert!(text.contains(words), "{words} is not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! A machine on which nothing is to be warned of, and configurations for it.
+
+use std::ffi::OsString;
+
+use super::Facts;
+use crate::config::{self, Settings, Sources};
+use crate::dataplane::RelayAddress;
+
+/// A server with one address of each family, every limit high.
+pub(super) fn facts() -> Facts {
+    Facts {
+        addresses: ["127.0.0.1", "203.0.113.7", "::1", "2001:db8::7"]
+            .map(|address| address.parse().unwrap())
+            .to_vec(),
+        listen_buffer: Some(8 << 20),
+        relay_buffer: Some(1 << 20),
+        rmem_max: Some(8 << 20),
+        ephemeral: Some(32768..=49151),
+        reserved: Vec::new(),
+        descriptors: Some(1 << 20),
+        unprivileged_port: Some(1024),
+        binds_low_ports: Some(true),
+        state: None,
+        clock_synchronised: Some(true),
+        cores: 2,
+    }
+}
+
+/// What these variables mean, on top of a secret and one relay address.
+pub(super) fn settings(variables: &[(&str, &str)]) -> Settings {
+    let base = [
+        ("TACITURN_AUTH__SECRETS", "hunter2"),
+        ("TACITURN_RELAY__ADDRESSES", "203.0.113.7"),
+    ];
+    let theirs = |name: &str| variables.iter().any(|(other, _)| *other == name);
+    let environment = base
+        .iter()
+        .filter(|(name, _)| !theirs(name))
+        .chain(variables)
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+        .collect();
+    let sources = Sources {
+        environment,
+        ..Sources::default()
+    };
+    config::load(&sources).unwrap().settings
+}
+
+/// The relay addresses of `settings`.
+pub(super) fn relays(settings: &Settings) -> Vec<RelayAddress> {
+    settings.relays(&[]).unwrap()
+}

@@ -1,0 +1,324 @@
+//! The command line. No flag takes a secret: arguments are seen by every user of the machine.
+//!
+//! What a flag sets in the configuration is checked there, so that an error names the flag and
+//! reads the same as for a file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Flags, Sources};
+
+/// A TURN/STUN relay that shows neither party of a call, nor any log or metric, an endpoint's
+/// address.
+#[derive(Debug, Parser)]
+#[command(
+    name = "taciturn",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Every setting comes from the configuration file, the environment (TACITURN_SECTION__KEY) or a
+flag; a later one of these wins. Secrets never come by a flag.
+
+Exit code: 0 done, 1 failed, 64 the command line or the configuration is bad."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Relay until SIGTERM.
+    Serve(Serve),
+    /// Tell what `serve` would do with a configuration, and what to mind.
+    Check(Check),
+    /// Print a credential for one user as JSON, with the URLs to use it with.
+    Mint(Mint),
+    #[cfg_attr(
+        feature = "probe",
+        doc = "Allocate twice on a server and send packets between: does it relay?"
+    )]
+    #[cfg_attr(
+        not(feature = "probe"),
+        doc = "Not in this build: it was made without the cargo feature `probe`."
+    )]
+    Probe(Probe),
+    /// Print a script that completes commands and flags in a shell.
+    Completions(Completions),
+    /// Print the manual page, in roff.
+    Man(Man),
+}
+
+/// `taciturn serve`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  taciturn serve
+      Without a configuration: port 3478 of every local address, a secret for this run, and a
+      ready RTCConfiguration on standard output.
+  taciturn serve --config /etc/taciturn/taciturn.toml
+      As a service; SIGTERM ends it.
+  TACITURN_AUTH__SECRETS__FILE=/run/secrets/turn taciturn serve --listen-udp 203.0.113.7:3478
+      Without a file, from the environment and flags.")]
+pub struct Serve {
+    /// Configuration file; without one, defaults and the environment apply.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Least level of the log: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Address to listen on; may be given several times.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen_udp: Vec<String>,
+}
+
+impl Serve {
+    /// The sources of this run's settings.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        let flags = Flags {
+            log_level: self.log_level.clone(),
+            listen_udp: self.listen_udp.clone(),
+        };
+        Sources::of_process(self.config.clone(), flags)
+    }
+}
+
+/// `taciturn check`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It takes what `serve` takes, binds no port and changes nothing. 
+Exit code: 0 when `serve` would start, with or without warnings; 1 when it could not start on this
+machine; 64 when the configuration is refused.
+
+Examples:
+  taciturn check --config /etc/taciturn/taciturn.toml
+      Before a restart, or as ExecStartPre= of a systemd unit.
+  TACITURN_RELAY__PORTS=50000-59999 taciturn check
+      What the environment alone would do.")]
+pub struct Check {
+    /// What `serve` would be given.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// `taciturn mint`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  taciturn mint --user alice --ttl 12h --config /etc/taciturn/taciturn.toml
+      An RTCConfiguration for alice, good for twelve hours.
+  taciturn mint --user probe --config taciturn.toml | taciturn probe --ice -
+      Does the server relay for such a credential?")]
+pub struct Mint {
+    /// Whom the credential is for, as the platform calls them.
+    #[arg(long)]
+    pub user: String,
+    /// How long it lets its holder allocate.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = ttl)]
+    pub ttl: Duration,
+    /// Configuration file; without one, defaults and the environment apply.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Mint {
+    /// The sources of this run's settings.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), Flags::default())
+    }
+}
+
+/// `taciturn probe`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It allocates twice on each server, permits each relayed address to the other, and sends packets
+from one that the other returns, so each round trip passes the relay twice. The client is not
+taciturn's own code.
+
+Credentials never come by a flag. They are minted from the secret of --config or of the
+environment, or read from --ice; without either, those of a `serve` without configuration on this
+machine are used. Without URLs, those that come with the credentials are probed.
+
+Exit code: 0 when every packet arrived on every URL, 1 when not, 64 when the command line or the
+configuration is bad.
+
+Examples:
+  taciturn probe
+      The server on this machine.
+  taciturn probe --config /etc/taciturn/taciturn.toml
+      The server of this configuration, as its clients reach it.
+  taciturn probe --ice ice.json turn:a.example.org:3478 turn:b.example.org:3478
+      Two servers, with a credential from elsewhere.")]
+pub struct Probe {
+    /// Servers, such as turn:turn.example.org:3478?transport=udp.
+    #[arg(value_name = "URL")]
+    pub urls: Vec<String>,
+    /// Configuration file that has the secret to mint from.
+    #[arg(long, value_name = "FILE", conflicts_with = "ice")]
+    pub config: Option<PathBuf>,
+    /// File with an RTCConfiguration, as `mint` prints; "-" is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub ice: Option<PathBuf>,
+    /// Packets to send each way.
+    #[arg(long, value_name = "NUMBER", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub packets: u32,
+    /// Time from one packet to the next.
+    #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = interval)]
+    pub interval: Duration,
+}
+
+/// `taciturn completions`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  taciturn completions bash > /etc/bash_completion.d/taciturn
+  taciturn completions zsh > /usr/local/share/zsh/site-functions/_taciturn
+  taciturn completions fish > ~/.config/fish/completions/taciturn.fish")]
+pub struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `taciturn man`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  taciturn man > /usr/local/share/man/man1/taciturn.1
+  taciturn man serve > /usr/local/share/man/man1/taciturn-serve.1
+  taciturn man probe | man -l -")]
+pub struct Man {
+    /// The command that the page is about; without one, all of them in short.
+    #[arg(value_name = "COMMAND")]
+    pub about: Option<String>,
+}
+
+/// Whole seconds, since a credential's expiry has no finer grain.
+fn ttl(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(31_557_600);
+    match humantime::parse_duration(text) {
+        Ok(ttl) if (Duration::from_secs(1)..=LONGEST).contains(&ttl) => {
+            Ok(Duration::from_secs(ttl.as_secs()))
+        }
+        Ok(_) => Err("from 1s to 1year".to_owned()),
+        Err(_) => Err("write a duration such as 90s, 30m or 12h".to_owned()),
+    }
+}
+
+/// A pace that floods nobody and takes no day.
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(pace) if (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&pace) => Ok(pace),
+        Ok(_) => Err("from 1ms to 1s".to_owned()),
+        Err(_) => Err("write a duration such as 10ms".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_needs_no_flag() {
+        let cli = Cli::try_parse_from(["taciturn", "serve"]).unwrap();
+        let Command::Serve(serve) = cli.command else {
+            panic!("not serve")
+        };
+        assert!(serve.config.is_none() && serve.log_level.is_none() && serve.listen_udp.is_empty());
+    }
+
+    #[test]
+    fn flags_of_serve_reach_the_sources() {
+        let arguments = "taciturn serve --config a.toml --log-level debug \
+                         --listen-udp 127.0.0.1:1 --listen-udp 127.0.0.1:2";
+        let cli = Cli::try_parse_from(arguments.split_whitespace()).unwrap();
+        let Command::Serve(serve) = cli.command else {
+            panic!("not serve")
+        };
+        let sources = serve.sources();
+        assert_eq!(sources.file, Some(PathBuf::from("a.toml")));
+        assert_eq!(sources.flags.log_level.as_deref(), Some("debug"));
+        assert_eq!(sources.flags.listen_udp, ["127.0.0.1:1", "127.0.0.1:2"]);
+    }
+
+    #[test]
+    fn mint_lives_an_hour_unless_told() {
+        let ttl = |arguments: &str| {
+            let cli = Cli::try_parse_from(arguments.split_whitespace())?;
+            let Command::Mint(mint) = cli.command else {
+                panic!("not mint")
+            };
+            Ok::<_, clap::Error>(mint.ttl.as_secs())
+        };
+        assert_eq!(ttl("taciturn mint --user alice").unwrap(), 3600);
+        assert_eq!(ttl("taciturn mint --user alice --ttl 1500ms").unwrap(), 1);
+        for bad in ["0s", "soon", "-1h", "99999999999y", "2years"] {
+            assert!(
+                ttl(&format!("taciturn mint --user alice --ttl={bad}")).is_err(),
+                "{bad}"
+            );
+        }
+        assert!(ttl("taciturn mint").is_err(), "mint needs a user");
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_help().to_string();
+            assert!(help.contains("Examples:\n  "), "{}", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{}", argument.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn a_probe_keeps_a_sane_pace() {
+        let probe = |arguments: &str| {
+            Cli::try_parse_from(format!("taciturn probe {arguments}").split_whitespace())
+        };
+        for fine in [
+            "",
+            "turn:a",
+            "--packets 1 --interval 1ms",
+            "--ice - turn:a turn:b",
+        ] {
+            assert!(probe(fine).is_ok(), "{fine}");
+        }
+        for bad in [
+            "--packets 0",
+            "--interval 0s",
+            "--interval 2s",
+            "--ice a --config b",
+        ] {
+            assert!(probe(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// T26
+    #[test]
+    fn no_flag_takes_a_secret() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                for word in ["secret", "password", "key", "token"] {
+                    assert!(!name.contains(word), "{} --{name}", command.get_name());
+                }
+            }
+        }
+    }
+}

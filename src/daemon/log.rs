@@ -1,0 +1,72 @@
+//! Where log events go: to the journal under systemd, else to standard error, as text for a person
+//! at a terminal and as JSON for everything else. Below `warn` only the daemon's own targets are shown, since a library does not
+//! know which of its fields is an endpoint's address.
+
+use std::fs;
+use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+use crate::config::{Log, LogFormat};
+
+/// The layer that writes to standard error.
+type Stderr = tracing_subscriber::fmt::Layer<
+    Registry,
+    tracing_subscriber::fmt::format::DefaultFields,
+    tracing_subscriber::fmt::format::Format,
+    fn() -> std::io::Stderr,
+>;
+
+/// The journal, if that is where standard error goes: systemd says which file that is in
+/// `JOURNAL_STREAM` (systemd.exec(5)), and whoever redirected it since did so on purpose.
+fn journal() -> Option<tracing_journald::Layer> {
+    let named = std::env::var("JOURNAL_STREAM").ok()?;
+    let (device, inode) = named.split_once(':')?;
+    let stderr = fs::metadata("/proc/self/fd/2").ok()?;
+    let is_stderr = device.parse() == Ok(stderr.dev()) && inode.parse() == Ok(stderr.ino());
+    if !is_stderr {
+        return None;
+    }
+    let layer = tracing_journald::layer().ok()?;
+    // Fields as they are called in every other format, not F_-prefixed.
+    Some(
+        layer
+            .with_field_prefix(None)
+            .with_syslog_identifier("taciturn".to_owned()),
+    )
+}
+
+/// Begins to log.
+pub(crate) fn start(log: &Log) {
+    let level = LevelFilter::from_level(log.level);
+    let others = level.min(LevelFilter::WARN);
+    let filter = Targets::new()
+        .with_default(others)
+        .with_target("taciturn", level);
+    let to_stderr =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr as fn() -> std::io::Stderr);
+    let text = |layer: Stderr| layer.with_ansi(std::io::stderr().is_terminal()).boxed();
+    let json = |layer: Stderr| layer.json().flatten_event(true).boxed();
+    let layer = match log.format {
+        LogFormat::Text => text(to_stderr),
+        LogFormat::Json => json(to_stderr),
+        LogFormat::Auto if std::io::stderr().is_terminal() => text(to_stderr),
+        LogFormat::Auto => match journal() {
+            Some(journal) => journal.boxed(),
+            None => json(to_stderr),
+        },
+    };
+    // A second call in one process changes nothing.
+    if tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .try_init()
+        .is_err()
+    {
+        tracing::debug!("the log was started before");
+    }
+}

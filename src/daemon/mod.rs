@@ -1,0 +1,84 @@
+//! Wiring: from arguments to a running daemon and back to an exit code. It uses every layer, and
+//! only `main` uses it.
+
+mod announce;
+mod check;
+pub mod cli;
+mod keys;
+mod log;
+mod manual;
+mod mint;
+#[cfg(feature = "probe")]
+mod probe;
+#[cfg(not(feature = "probe"))]
+#[path = "probe/absent.rs"]
+mod probe;
+mod pseudonyms;
+mod reached;
+mod runtime;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+use crate::config;
+
+/// sysexits.h, EX_USAGE: the command line or the configuration is bad; starting again will not
+/// help.
+const BAD_USAGE: u8 = 64;
+
+/// What was asked for cannot be meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Does what the command line says.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way too. Nobody is left to tell when the
+            // standard streams are closed.
+            let told = error.print().is_ok();
+            return match error.use_stderr() {
+                false if told => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+                true => ExitCode::from(BAD_USAGE),
+            };
+        }
+    };
+    let outcome = match &cli.command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),
+        Command::Probe(arguments) => probe::run(arguments),
+        Command::Completions(arguments) => manual::completions(arguments),
+        Command::Man(arguments) => manual::page(arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = if error.is::<config::Error>() || error.is::<Usage>() {
+                ExitCode::from(BAD_USAGE)
+            } else {
+                ExitCode::FAILURE
+            };
+            // Nobody is left to tell when standard error is closed.
+            if writeln!(std::io::stderr(), "taciturn: {error:#}").is_err() {
+                return code;
+            }
+            code
+        }
+    }
+}
+
+/// Prints for a person or a script.
+fn print(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! TURN URLs (RFC 7065 §3.1).
+
+/// Where TURN is without a port, RFC 8656 §5.
+const PORT: u16 = 3478;
+
+/// A server as a client is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TurnUrl {
+    /// As it was written.
+    pub(super) text: String,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) transport: Transport,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    /// What a client may use and the probe does not speak.
+    NotYet(&'static str),
+}
+
+impl TurnUrl {
+    /// The parts of a `turn:` or `turns:` URL, or what is wrong with it.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "{text:?} is no TURN URL; write one such as turn:turn.example.org:3478?transport=udp"
+            )
+        };
+        let (scheme, rest) = text.split_once(':').ok_or_else(wrong)?;
+        let (place, query) = match rest.split_once('?') {
+            Some((place, query)) => (place, Some(query)),
+            None => (rest, None),
+        };
+        let transport = match (scheme, query) {
+            ("turn", None | Some("transport=udp")) => Transport::Udp,
+            ("turn", Some("transport=tcp")) => Transport::NotYet("TCP"),
+            ("turns", None | Some("transport=tcp")) => Transport::NotYet("TLS"),
+            ("turns", Some("transport=udp")) => Transport::NotYet("DTLS"),
+            _ => return Err(wrong()),
+        };
+        let (host, port) = match place.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
+            None => match place.find(':') {
+                Some(colon) => place.split_at(colon),
+                None => (place, ""),
+            },
+        };
+        let port = match port.strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port > 0),
+            None if port.is_empty() => Some(PORT),
+            None => None,
+        };
+        let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if host.is_empty() || !host.chars().all(sound) {
+            return Err(wrong());
+        }
+        Ok(Self {
+            text: text.to_owned(),
+            host: host.to_owned(),
+            port: port.ok_or_else(wrong)?,
+            transport,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_found() {
+        for (text, host, port, transport) in [
+            ("turn:a.example", "a.example", 3478, Transport::Udp),
+            ("turn:a:1?transport=udp", "a", 1, Transport::Udp),
+            ("turn:[2001:db8::1]:80", "2001:db8::1", 80, Transport::Udp),
+            ("turn:[::1]", "::1", 3478, Transport::Udp),
+            ("turn:a?transport=tcp", "a", 3478, Transport::NotYet("TCP")),
+            ("turns:a:443", "a", 443, Transport::NotYet("TLS")),
+            (
+                "turns:a?transport=udp",
+                "a",
+                3478,
+                Transport::NotYet("DTLS"),
+            ),
+        ] {
+            let url = TurnUrl::parse(text).unwrap();
+            assert_eq!(
+                (url.host.as_str(), url.port, url.transport),
+                (host, port, transport),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_turn_url_is_refused() {
+        for text in [
+            "",
+            "a.example",
+            "a.example:3478",
+            "turn:",
+            "turn://a",
+            "stun:a",
+            "turn:a:0",
+            "turn:a:65536",
+            "turn:a:",
+            "turn:[::1",
+            "turn:[::1]3478",
+            "turn:::1",
+            "turn:a?transport=sctp",
+            "turn:a b",
+            "turn:a\u{1b}[1m",
+        ] {
+            let error = TurnUrl::parse(text).unwrap_err();
+            assert!(error.contains("turn:turn.example.org"), "{text}: {error}");
+            assert!(!error.contains('\u{1b}'));
+        }
+    }
+}

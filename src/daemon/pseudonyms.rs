@@ -1,0 +1,124 @@
+//! The daily keys of address pseudonyms: random, in the state directory (0600), and deleted after
+//! some days. Without a directory a key lives as long as its day, or the process.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::daemon::keys;
+use crate::turn::Pseudonymizer;
+use crate::turn::{ClientAddr, Pseudonym};
+
+const DAY: u64 = 24 * 3_600;
+const PREFIX: &str = "pseudonym-";
+const SUFFIX: &str = ".key";
+
+/// Makes today's pseudonyms.
+#[derive(Debug)]
+pub(crate) struct Pseudonyms {
+    directory: Option<PathBuf>,
+    /// How many days a key is kept, today included.
+    days: u64,
+    today: u64,
+    pseudonymizer: Pseudonymizer,
+}
+
+impl Pseudonyms {
+    /// Reads or makes the key of the day of `unix`, and deletes keys that are too old.
+    pub(crate) fn load(directory: Option<&Path>, days: u64, unix: u64) -> anyhow::Result<Self> {
+        let today = unix / DAY;
+        let pseudonymizer = key_of(directory, today)?;
+        let pseudonyms = Self {
+            directory: directory.map(Path::to_owned),
+            days,
+            today,
+            pseudonymizer,
+        };
+        pseudonyms.forget_old()?;
+        Ok(pseudonyms)
+    }
+
+    /// The pseudonym of `client` on the day of `unix`.
+    pub(crate) fn of(&mut self, client: ClientAddr, unix: u64) -> anyhow::Result<Pseudonym> {
+        self.begin_day_of(unix)?;
+        Ok(self.pseudonymizer.of(client))
+    }
+
+    /// Takes up the key of the day of `unix`, if it is another day, and forgets old ones.
+    pub(crate) fn begin_day_of(&mut self, unix: u64) -> anyhow::Result<()> {
+        let day = unix / DAY;
+        if day != self.today {
+            self.pseudonymizer = key_of(self.directory.as_deref(), day)?;
+            self.today = day;
+            self.forget_old()?;
+        }
+        Ok(())
+    }
+
+    fn forget_old(&self) -> anyhow::Result<()> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let oldest = (self.today + 1).saturating_sub(self.days);
+        for entry in fs::read_dir(directory).context("cannot list the state directory")? {
+            let path = entry.context("cannot list the state directory")?.path();
+            if day_of(&path).is_some_and(|day| day < oldest) {
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(error)
+                            .with_context(|| format!("cannot delete {}", path.display()));
+                    }
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The key of a day, counted from 1970.
+fn key_of(directory: Option<&Path>, day: u64) -> anyhow::Result<Pseudonymizer> {
+    keys::key(directory, &format!("{PREFIX}{day}{SUFFIX}")).map(Pseudonymizer::new)
+}
+
+fn day_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_prefix(PREFIX)?
+        .strip_suffix(SUFFIX)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    fn client() -> ClientAddr {
+        ClientAddr::new(SocketAddr::from(([192, 0, 2, 1], 1)))
+    }
+
+    #[test]
+    fn a_pseudonym_survives_a_restart_and_not_its_day() {
+        let state = tempfile::tempdir().unwrap();
+        let mut first = Pseudonyms::load(Some(state.path()), 7, 10 * DAY).unwrap();
+        let monday = first.of(client(), 10 * DAY).unwrap();
+        let mut second = Pseudonyms::load(Some(state.path()), 7, 10 * DAY + 5).unwrap();
+        assert_eq!(second.of(client(), 10 * DAY + 6).unwrap(), monday);
+        assert_ne!(second.of(client(), 11 * DAY).unwrap(), monday);
+    }
+
+    #[test]
+    fn a_key_is_deleted_when_its_days_are_over() {
+        let state = tempfile::tempdir().unwrap();
+        let mut pseudonyms = Pseudonyms::load(Some(state.path()), 7, 10 * DAY).unwrap();
+        let key = state.path().join("pseudonym-10.key");
+        pseudonyms.of(client(), 16 * DAY).unwrap();
+        assert!(key.exists());
+        pseudonyms.of(client(), 17 * DAY).unwrap();
+        assert!(!key.exists());
+        assert!(state.path().join("pseudonym-17.key").exists());
+    }
+}

@@ -1,0 +1,322 @@
+//! `taciturn serve`: binds, says so, and relays until it is told to stop.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::admin::{Admin, Readiness};
+use crate::config::{self, Keys, Machine, Settings};
+use crate::daemon::check::summary;
+use crate::daemon::cli::Serve;
+use crate::daemon::pseudonyms::Pseudonyms;
+use crate::daemon::{announce, keys, log, mint, print, runtime};
+use crate::dataplane::{self, Dataplane, Record, RelayAddress, sys};
+use crate::turn::ServerConfig;
+use crate::turn::credential::{Secret, SecretsRing};
+
+/// How often this machine's addresses are looked at.
+const RESCAN: Duration = Duration::from_secs(10);
+/// For how long a credential is good that is printed at start.
+const FIRST_CREDENTIAL: Duration = Duration::from_secs(24 * 3_600);
+
+/// Everything that stays the same while the daemon runs.
+struct House {
+    settings: Settings,
+    keys: Keys,
+    ring: SecretsRing,
+    relays: Vec<RelayAddress>,
+}
+
+impl House {
+    /// A credential for this server as it listens, if it has a secret to mint with.
+    fn ice_servers(&self, handle: &dataplane::Handle) -> anyhow::Result<Option<Value>> {
+        let Some(secret) = self.ring.get(0) else {
+            return Ok(None);
+        };
+        let listening = handle.listeners();
+        mint::ice_servers(
+            &self.settings,
+            &listening,
+            secret,
+            "probe",
+            FIRST_CREDENTIAL,
+        )
+        .map(Some)
+    }
+
+    /// The rules for this machine as it is now.
+    fn rules(&self, machine: &Machine) -> anyhow::Result<Arc<ServerConfig>> {
+        Ok(self
+            .settings
+            .server(&self.keys, self.ring.clone(), &self.relays, machine)?)
+    }
+}
+
+/// Runs the daemon until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// When it cannot start.
+pub(crate) fn run(arguments: &Serve) -> anyhow::Result<()> {
+    let loaded = config::load(&arguments.sources())?;
+    log::start(&loaded.settings.log);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    sys::forbid_core_dumps().context("cannot forbid core dumps, which would hold addresses")?;
+    if let Err(error) = sys::raise_descriptor_limit() {
+        tracing::warn!(%error, "the limit of file descriptors stays as it is");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control thread")?;
+    runtime.block_on(serve(loaded.settings))
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let keys = keys::load(settings.state.dir.as_deref())?;
+    let mut ring = settings.secrets();
+    let made_for_this_run = settings.auth.is_empty();
+    if made_for_this_run {
+        let value = STANDARD.encode(*keys::random()?);
+        ring = SecretsRing::new(vec![Secret::new("this-run", value)]);
+    }
+    let relays = settings.relays(&default_relays())?;
+    let house = House {
+        settings,
+        keys,
+        ring,
+        relays,
+    };
+
+    let admin = match house.settings.admin() {
+        Some(config) => Some(Admin::bind(&config).await.with_context(|| {
+            format!(
+                "cannot listen on admin.listen {}; another address or \"off\" can be \
+                         given there, or in TACITURN_ADMIN__LISTEN",
+                config.listen
+            )
+        })?),
+        None => None,
+    };
+    let admin_address = admin.as_ref().map(Admin::address);
+    let mut listening: Vec<_> = admin_address.into_iter().collect();
+    let machine = Machine {
+        addresses: sys::local_addresses()?,
+        listening: listening.clone(),
+    };
+    let config = house.settings.dataplane(house.relays.clone());
+    let (dataplane, records) = Dataplane::start(config, house.rules(&machine)?)?;
+    let handle = dataplane.handle().clone();
+    // Port 0 became a port only now, and no peer may reach it.
+    listening.extend(handle.listeners());
+    let machine = Machine {
+        listening,
+        ..machine
+    };
+    handle.reconfigure(&house.rules(&machine)?);
+
+    let readiness = Readiness::default();
+    if let Some(admin) = admin {
+        tracing::info!(address = %admin.address(), "admin listens");
+        let (handle, readiness) = (handle.clone(), readiness.clone());
+        tokio::spawn(async move {
+            if let Err(error) = admin.serve(handle, readiness).await {
+                tracing::error!(%error, "the admin listener failed");
+            }
+        });
+    }
+    let state = house.settings.state.dir.as_deref();
+    let days = u64::from(house.settings.log.pseudonym_days);
+    let pseudonyms = Pseudonyms::load(state, days, sys::unix_seconds())?;
+    let journal = tokio::spawn(write_journal(records, pseudonyms));
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    announce(&house, &handle, &machine, admin_address, made_for_this_run)?;
+    readiness.begin();
+    tokio::select! {
+        () = leave_credential(&house, &handle) => {}
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
+        () = follow_addresses(&house, &handle, machine) => {}
+    }
+    readiness.end();
+    tracing::info!("stopping");
+    // Not on this thread, which writes the journal meanwhile.
+    let stopped = tokio::task::spawn_blocking(move || dataplane.stop());
+    journal.await.context("the journal ended in a panic")?;
+    stopped.await.context("stopping ended in a panic")?;
+    if handle.lost_records() > 0 {
+        tracing::warn!(
+            records = handle.lost_records(),
+            "the log was too slow for some records"
+        );
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The relay addresses when none are configured: those of the default route, else loopback.
+pub(crate) fn default_relays() -> Vec<IpAddr> {
+    let found = sys::default_route_addresses();
+    if found.is_empty() {
+        vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]
+    } else {
+        found
+    }
+}
+
+/// Tells what is running, and in a run with a secret of its own how to use it.
+fn announce(
+    house: &House,
+    handle: &dataplane::Handle,
+    machine: &Machine,
+    admin: Option<SocketAddr>,
+    made_for_this_run: bool,
+) -> anyhow::Result<()> {
+    let settings = &house.settings;
+    for address in handle.listeners() {
+        tracing::info!(%address, transport = "udp", "listening");
+    }
+    let workers = handle.counters().len();
+    tracing::debug!(workers, bind = ?settings.relay.bind, peers = ?settings.policy.peers, "rules");
+    for relay in &house.relays {
+        if !machine.addresses.contains(&relay.local) {
+            tracing::warn!(
+                address = %relay.local,
+                "a relay address is none of this machine's, so no relay socket can be bound to it",
+            );
+        }
+        let ports = &settings.relay.ports;
+        tracing::info!(
+            address = %relay.advertised,
+            ports = format_args!("{}-{}", ports.start(), ports.end()),
+            "relaying"
+        );
+    }
+    if made_for_this_run && let Some(servers) = house.ice_servers(handle)? {
+        let policy = summary::policy(&settings.policy);
+        let program = std::env::args().next();
+        let program = program.as_deref().unwrap_or("taciturn");
+        let text = announce::text(program, &handle.listeners(), admin, &policy, &servers);
+        // Whoever started it may not listen; calls do not depend on that.
+        if let Err(error) = print(&text) {
+            tracing::warn!("nobody was told how to use this server: {error:#}");
+        }
+    }
+    tracing::info!("ready");
+    Ok(())
+}
+
+/// Keeps a credential in the runtime directory for as long as the daemon runs, readable by its own
+/// user alone: `taciturn probe` finds the server by it.
+async fn leave_credential(house: &House, handle: &dataplane::Handle) {
+    let mut left = None;
+    let mut renewals = tokio::time::interval(FIRST_CREDENTIAL / 4);
+    loop {
+        renewals.tick().await;
+        match house.ice_servers(handle) {
+            Ok(Some(servers)) => {
+                drop(left.take());
+                left = runtime::leave(runtime::places(), &format!("{servers:#}\n"));
+            }
+            Ok(None) => std::future::pending().await,
+            Err(error) => tracing::warn!("no credential is left for `taciturn probe`: {error:#}"),
+        }
+    }
+}
+
+/// Writes down what happens to allocations until no worker is left.
+async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseudonyms) {
+    let mut hours = tokio::time::interval(Duration::from_secs(3_600));
+    loop {
+        let record = tokio::select! {
+            record = records.recv() => record,
+            // So that old keys go also when nobody calls.
+            _ = hours.tick() => {
+                if let Err(error) = pseudonyms.begin_day_of(sys::unix_seconds()) {
+                    tracing::error!("old keys of pseudonyms are still there: {error:#}");
+                }
+                continue;
+            }
+        };
+        let Some(record) = record else { return };
+        match record {
+            Record::Opened { id, tuple, subject } => {
+                let client = match pseudonyms.of(tuple.client, sys::unix_seconds()) {
+                    Ok(pseudonym) => pseudonym.to_string(),
+                    Err(error) => {
+                        tracing::error!("there is no key for pseudonyms: {error:#}");
+                        "hidden".to_owned()
+                    }
+                };
+                tracing::info!(
+                    allocation = format_args!("{:016x}", id.0),
+                    transport = "udp",
+                    %client,
+                    user = %subject,
+                    "allocation opened"
+                );
+            }
+            Record::Closed {
+                id,
+                reason,
+                lived,
+                packets_in,
+                packets_out,
+            } => {
+                tracing::info!(
+                    allocation = format_args!("{:016x}", id.0),
+                    transport = "udp",
+                    reason = reason.label(),
+                    seconds = lived.as_secs(),
+                    packets_in,
+                    packets_out,
+                    "allocation closed"
+                );
+            }
+        }
+    }
+}
+
+/// Keeps listeners and rules in step with this machine's addresses, for ever: whatever fails, be
+/// it for want of descriptors, is tried again, and ends no call.
+async fn follow_addresses(house: &House, handle: &dataplane::Handle, mut machine: Machine) {
+    let mut turns = tokio::time::interval(RESCAN);
+    turns.tick().await;
+    loop {
+        turns.tick().await;
+        if let Err(error) = look_around(house, handle, &mut machine).await {
+            tracing::warn!("this machine's addresses were not followed: {error:#}");
+        }
+    }
+}
+
+async fn look_around(
+    house: &House,
+    handle: &dataplane::Handle,
+    machine: &mut Machine,
+) -> anyhow::Result<()> {
+    let scanned = handle.clone();
+    let scan = tokio::task::spawn_blocking(move || scanned.rescan()).await??;
+    for address in &scan.new {
+        tracing::info!(%address, transport = "udp", "listening on a new address");
+    }
+    for error in scan.failed {
+        let error = anyhow::Error::from(error);
+        tracing::warn!("a new address is not listened on: {error:#}");
+    }
+    let addresses = sys::local_addresses()?;
+    if addresses != machine.addresses || !scan.new.is_empty() {
+        machine.addresses = addresses;
+        machine.listening.extend(scan.new);
+        handle.reconfigure(&house.rules(machine)?);
+    }
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! `taciturn probe` against a real server, against none, and with credentials from everywhere.
+
+use std::time::{Duration, Instant};
+
+use crate::user::{User, appears, free_port};
+
+#[test]
+fn without_any_configuration_the_probe_finds_the_server_of_this_user() {
+    let user = User::new().apart();
+    let port = free_port();
+    let server = user.serves(port, &["--listen-udp", &format!("127.0.0.1:{port}")]);
+    appears(&user.left());
+
+    // Its variables are those of `serve`, as in one container.
+    let said = user.runs(&["probe"]).ended(0);
+
+    said.out_has(&[
+        &format!("turn:127.0.0.1:{port}?transport=udp"),
+        "answers STUN",
+        "there       100 of 100 arrived, 0.0 % lost",
+        "back        100 of 100 arrived, 0.0 % lost",
+        "p99",
+    ]);
+    assert!(
+        !said.out.contains('\u{1b}') && said.err.is_empty(),
+        "{said:?}"
+    );
+
+    server.stops();
+    assert!(!user.left().exists(), "the credential stays behind");
+    user.runs(&["probe"]).ended(64).err_has(&[
+        "no credentials",
+        "--config FILE",
+        "--ice FILE",
+        "taciturn serve",
+    ]);
+}
+
+#[test]
+fn a_server_with_a_secret_of_its_own_is_found_too() {
+    let user = User::new()
+        .apart()
+        .with("TACITURN_AUTH__SECRETS", "hunter2");
+    let port = free_port();
+    let server = user.serves(port, &["--listen-udp", &format!("127.0.0.1:{port}")]);
+    let url = format!("turn:127.0.0.1:{port}");
+    user.runs(&["probe", &url, "--packets", "5"]).ended(0);
+    appears(&user.left());
+    let left = user.left().display().to_string();
+    let said = user
+        .runs(&["probe", "--ice", &left, "--packets", "5"])
+        .ended(0);
+    said.out_has(&[&url]);
+    server.stops();
+    assert!(!user.left().exists(), "the credential stays behind");
+}
+
+#[test]
+fn a_server_of_the_environment_alone_is_probed_by_the_same_environment() {
+    let port = free_port();
+    let user = User::new()
+        .apart()
+        .with("TACITURN_AUTH__SECRETS", "hunter2")
+        .with("TACITURN_LISTEN__UDP", format!("127.0.0.1:{port}"));
+    let server = user.serves(port, &[]);
+    let said = user
+        .runs(&["probe", "--packets", "20", "--interval", "2ms"])
+        .ended(0);
+    said.out_has(&["there       20 of 20 arrived"]);
+    server.stops();
+}
+
+#[test]
+fn what_mint_prints_is_what_the_probe_takes() {
+    let user = User::new();
+    let port = free_port();
+    let config = user.file(
+        "taciturn.toml",
+        &format!(
+            "[listen]\nudp = [\"127.0.0.1:{port}\"]\n[relay]\nports = \"20000-20999\"\n\
+             [auth]\nsecrets = [{{ id = \"1\", value = \"hunter2\" }}]\n\
+             [admin]\nlisten = \"off\"\n"
+        ),
+    );
+    let server = user.serves(port, &["--config", &config]);
+    let minted = user
+        .runs(&["mint", "--user", "alice", "--config", &config])
+        .ended(0)
+        .out;
+
+    let ice = user.file("ice.json", &minted);
+    let few = ["--packets", "10"];
+    for arguments in [["--ice", &ice], ["--config", &config]] {
+        user.runs(&[&["probe"], &arguments[..], &few].concat())
+            .ended(0)
+            .out_has(&["10 of 10 arrived"]);
+    }
+    user.runs_with_input(&[&["probe", "--ice", "-"], &few[..]].concat(), &minted)
+        .ended(0)
+        .out_has(&["10 of 10 arrived"]);
+
+    let strange = minted.replace("alice", "mallory");
+    user.runs_with_input(&["probe", "--ice", "-"], &strange)
+        .ended(1)
+        .out_has(&["failed", "the credential is refused", "401"]);
+    server.stops();
+}
+
+#[test]
+fn each_of_several_servers_has_a_row_and_all_must_relay() {
+    let user = User::new()
+        .apart()
+        .with("TACITURN_AUTH__SECRETS", "hunter2");
+    let (port, absent) = (free_port(), free_port());
+    let server = user.serves(port, &["--listen-udp", &format!("127.0.0.1:{port}")]);
+    let url = |port| format!("turn:127.0.0.1:{port}");
+    let said = user
+        .runs(&[
+            "probe",
+            &url(port),
+            &url(absent),
+            "turns:127.0.0.1:443",
+            "--packets",
+            "5",
+        ])
+        .ended(1);
+    said.out_has(&["URL ", "ok", "not reached", "TLS is not supported yet"]);
+    said.err_has(&["failed for 2 of 3 URLs"]);
+    user.runs(&["probe", &url(port), &url(port), "--packets", "5"])
+        .ended(0);
+    server.stops();
+}
+
+#[test]
+fn a_user_who_may_hold_one_allocation_is_told_that_the_probe_needs_two() {
+    let user = User::new()
+        .apart()
+        .with("TACITURN_AUTH__SECRETS", "hunter2")
+        .with("TACITURN_LIMITS__USER_ALLOCATIONS", 1);
+    let port = free_port();
+    let server = user.serves(port, &["--listen-udp", &format!("127.0.0.1:{port}")]);
+    user.runs(&["probe", &format!("turn:127.0.0.1:{port}")])
+        .ended(1)
+        .out_has(&["the second allocation failed", "needs two", "486"]);
+    server.stops();
+}
+
+#[test]
+fn a_probe_of_nothing_ends_soon_and_says_why() {
+    let user = User::new().with("TACITURN_AUTH__SECRETS", "hunter2");
+    let began = Instant::now();
+    let said = user
+        .runs(&["probe", &format!("turn:127.0.0.1:{}", free_port())])
+        .ended(1);
+    said.out_has(&["nothing listens on that UDP port"]);
+    said.err_has(&["the probe failed"]);
+    // A port that swallows everything.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    user.runs(&["probe", &format!("turn:127.0.0.1:{port}")])
+        .ended(1)
+        .out_has(&["did not answer", "firewall"]);
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn what_cannot_be_probed_is_bad_usage() {
+    let user = User::new().with("TACITURN_AUTH__SECRETS", "hunter2");
+    let absent = user.path("absent");
+    let absent = absent.to_str().unwrap();
+    for (arguments, words) in [
+        (vec!["probe", "127.0.0.1:3478"], "no TURN URL"),
+        (vec!["probe", "stun:a.example"], "no TURN URL"),
+        (vec!["probe", "--ice", absent], absent),
+        (vec!["probe", "--config", absent], absent),
+        (vec!["probe", "--ice", "-"], "standard input"),
+        (vec!["probe", "--packets", "0"], "--packets"),
+        (vec!["probe", "--credential", "hunter2"], "--credential"),
+    ] {
+        user.runs(&arguments).ended(64).err_has(&[words]);
+    }
+}

@@ -1,0 +1,23 @@
+//! The real binary on loopback: what it serves, prints, refuses and never shows.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+#[expect(
+    dead_code,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "of the lab the search for addresses is used"
+)]
+#[path = "../lab/mod.rs"]
+mod lab;
+#[path = "../loopback/mod.rs"]
+mod loopback;
+
+mod house;
+mod http;
+
+mod mint;
+mod privacy;
+mod refusals;
+mod serve;
+mod shown;
+mod state;
