@@ -39,6 +39,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod daemon;
 pub mod dataplane;
 pub mod proto;
 pub mod turn;

@@ -1,0 +1,176 @@
+//! A call between two browsers, through the relay, watched on both legs.
+//!
+//! Two Chromium processes with fake cameras and microphones, each in a network
+//! namespace of its own, call each other through a relay in a third. Then
+//! everything that passed on either leg, everything that the relay wrote, and
+//! everything that it showed to operators is searched for the addresses of
+//! those who must not be seen there.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test says why it cannot go on, and ends"
+)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod browser;
+mod call;
+mod planted;
+mod signalling;
+mod verdict;
+
+use std::time::Duration;
+
+use call::{Call, Policy};
+use lab::process::Process;
+use lab::relay::{Kind, PORT, Peers, Relay, SECRET};
+use lab::search::{Form, assert_nothing, in_packets, in_text};
+use lab::{Lab, Party, SERVICE};
+use planted::Planted;
+
+/// What the relay wrote, and what it showed to operators, names neither party.
+fn assert_silence(call: &Call) {
+    if !call.by_taciturn {
+        return;
+    }
+    let places = [
+        (&call.output[..], "in the relay's output"),
+        (call.numbers.as_bytes(), "in its numbers"),
+    ];
+    for (text, place) in places {
+        for party in Party::BOTH {
+            assert_nothing(&in_text(party.addresses(), text), place);
+            assert_search_sees(party, text, place);
+        }
+    }
+    let own = in_text(SERVICE, &call.output);
+    assert!(
+        !own.is_empty(),
+        "the output holds addresses at all: the relay's own"
+    );
+    let output = String::from_utf8_lossy(&call.output);
+    let fine = ["DEBUG", "TRACE"]
+        .iter()
+        .any(|level| output.contains(level));
+    assert!(fine, "the output has no line below INFO");
+}
+
+/// The control: each form of each address of `party`, planted alone in the midst of `text`, is
+/// found, and as that form.
+fn assert_search_sees(party: Party, text: &[u8], place: &str) {
+    let middle = text.len() / 2;
+    // Of a long text its middle is enough.
+    let before = &text[middle.saturating_sub(2_000)..middle];
+    let after = &text[middle..text.len().min(middle + 2_000)];
+    for address in party.addresses().all() {
+        for Planted { form, line } in planted::every_form(address) {
+            let told = [before, &line, after].concat();
+            let found = in_text(party.addresses(), told);
+            let seen = found
+                .iter()
+                .any(|finding| (finding.form, finding.address) == (form, address));
+            let line = line.escape_ascii();
+            assert!(seen, "the search is blind {place}: {form:?} as {line}");
+        }
+    }
+}
+
+/// The control of the whole: a relay that does name its clients, in the same lab, is found out by
+/// the same search in the same output. It logs where a TCP connection came from when that ends.
+#[test]
+#[ignore = "needs root and coturn; .ci/run runs it"]
+fn the_search_finds_the_client_of_a_relay_that_logs_it() {
+    let lab = Lab::new(&["turnserver", "turnutils_uclient"]);
+    let relay = Relay::start(&lab, Kind::Coturn, Peers::Relay, "rfc8656");
+    let mut command = lab.party(Party::Alice).command("turnutils_uclient");
+    command
+        .args(["-t", "-y", "-c", "-n", "1", "-m", "1"])
+        .args(["-u", "alice", "-W", SECRET])
+        .args(["-p", &PORT.to_string(), &SERVICE.v4.to_string()]);
+    let mut client = Process::spawn("uclient", command, lab.directory());
+    client.wait(Duration::from_secs(30));
+    let output = relay.stop();
+
+    let named = in_text(Party::Alice.addresses(), &output);
+    assert!(!named.is_empty(), "turnserver's log names nobody?");
+    assert_nothing(
+        &in_text(Party::Bob.addresses(), &output),
+        "of bob, who is not there",
+    );
+}
+
+/// The same forms in a text of one line, which takes no lab.
+#[test]
+fn every_planted_form_is_found() {
+    for party in Party::BOTH {
+        assert_search_sees(party, b"{\"level\":\"INFO\"}\n", "in a line");
+    }
+}
+
+#[test]
+#[ignore = "needs root and Chromium; .ci/run runs it"]
+fn a_relay_only_call_shows_neither_party_to_the_other() {
+    let call = call::run(Peers::Relay, [Policy::Relay, Policy::Relay], 10);
+    eprintln!("{call}");
+    call.assert_media_flowed();
+    call.assert_relayed();
+    call.assert_hairpin();
+    for party in Party::BOTH {
+        let found = in_packets(party.other().addresses(), call.leg(party));
+        assert_nothing(&found, &format!("on the leg of {}", party.name()));
+    }
+    assert_silence(&call);
+}
+
+#[test]
+#[ignore = "needs root and Chromium; .ci/run runs it"]
+fn the_same_search_finds_both_parties_of_a_direct_call() {
+    let call = call::run(Peers::Any, [Policy::All, Policy::All], 3);
+    eprintln!("{call}");
+    for party in Party::BOTH {
+        let found = in_packets(party.other().addresses(), call.leg(party));
+        for form in [Form::Header, Form::Xored] {
+            let count = found.iter().filter(|finding| finding.form == form).count();
+            assert!(
+                count > 0,
+                "{form:?} is not found on the leg of {}",
+                party.name()
+            );
+        }
+    }
+}
+
+/// Alice gathers all candidates, asks STUN for her address, and tells Bob all
+/// of them; the direct path is open. Bob only relays. The relay must not help:
+/// Alice learns nothing of Bob, and nothing that the relay sends Bob names
+/// Alice, though Bob himself may name her where she told him to.
+#[test]
+#[ignore = "needs root and Chromium; .ci/run runs it"]
+fn a_party_that_tries_everything_learns_nothing_and_what_is_relayed_stays_hidden() {
+    let call = call::run(Peers::Relay, [Policy::All, Policy::Relay], 10);
+    eprintln!("{call}");
+    call.assert_media_flowed();
+    call.assert_relayed();
+    call.assert_hairpin();
+
+    let (alice, bob) = (Party::Alice.addresses(), Party::Bob.addresses());
+    let found = in_packets(bob, call.leg(Party::Alice));
+    assert_nothing(&found, "on the leg of alice");
+    let leg_of_bob = call.leg(Party::Bob).iter();
+    let to_bob: Vec<_> = leg_of_bob
+        .filter(|packet| bob.all().contains(&packet.destination))
+        .collect();
+    assert!(
+        to_bob.len() > 500,
+        "only {} packets were sent to bob",
+        to_bob.len()
+    );
+    assert_nothing(&in_packets(alice, to_bob), "in what the relay sent to bob");
+    let mut headers = in_packets(alice, call.leg(Party::Bob));
+    headers.retain(|finding| finding.form == Form::Header);
+    assert_nothing(&headers, "in headers on the leg of bob");
+    assert_silence(&call);
+}

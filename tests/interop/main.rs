@@ -1,0 +1,15 @@
+//! Clients that others wrote, against the relay: coturn's `turnutils_uclient`,
+//! the TURN client and ICE agent of `aioice`, and the TURN client of webrtc-rs.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says why it cannot go on, and ends"
+)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod aioice;
+mod uclient;
+mod webrtc;

@@ -1,0 +1,150 @@
+//! coturn's load client: every message that it sends must come back.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::lab::process::Process;
+use crate::lab::relay::{Kind, PORT, Peers, Relay, SECRET};
+use crate::lab::{Lab, Party, SERVICE};
+
+/// Messages that each client sends.
+const MESSAGES: u32 = 50;
+
+/// The port of the peer that echoes.
+const ECHO_PORT: u16 = 3480;
+
+/// Whom the clients talk to.
+#[derive(Clone, Copy)]
+enum Counterpart {
+    /// Each other, from relayed address to relayed address.
+    Clients,
+    /// A plain peer, by its address of this family, that echoes.
+    Echo(Family),
+}
+
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
+}
+
+/// Runs `clients` in Alice's namespace with further flags of
+/// `turnutils_uclient`; panics unless every message comes back. What it saw.
+fn run(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) -> String {
+    let lab = Lab::new(&["turnutils_uclient", "turnutils_peer"]);
+    let peers = match counterpart {
+        Counterpart::Clients => Peers::Relay,
+        Counterpart::Echo(_) => Peers::Any,
+    };
+    let relay = Relay::start(&lab, Kind::under_test(), peers, "rfc5766");
+    let server: IpAddr = match server {
+        Family::V4 => SERVICE.v4.into(),
+        Family::V6 => SERVICE.v6.into(),
+    };
+
+    let mut command = lab.party(Party::Alice).command("turnutils_uclient");
+    command
+        .args(["-u", "load", "-W", SECRET, "-p", &PORT.to_string()])
+        .args(["-n", &MESSAGES.to_string(), "-m", &clients.to_string()])
+        .args(flags);
+    let _echo = match counterpart {
+        Counterpart::Clients => {
+            command.arg("-y");
+            None
+        }
+        Counterpart::Echo(family) => {
+            let address = match family {
+                Family::V4 => IpAddr::from(Party::Bob.addresses().v4),
+                Family::V6 => Party::Bob.addresses().v6.into(),
+            };
+            command.args(["-e", &address.to_string(), "-r", &ECHO_PORT.to_string()]);
+            Some(echo(&lab, address))
+        }
+    };
+    command.arg(server.to_string());
+    let mut uclient = Process::spawn("uclient", command, lab.directory());
+    let status = uclient.wait(Duration::from_secs(90));
+
+    let seen = uclient.output();
+    assert!(status.success(), "{status}\n{seen}");
+    relay.stop();
+    let expected = clients * MESSAGES;
+    for total in [
+        format!("tot_send_msgs={expected}, tot_recv_msgs={expected}\n"),
+        "Total lost packets 0 (0.000000%), total send dropped 0 (0.000000%)\n".to_owned(),
+    ] {
+        assert!(seen.contains(&total), "no \"{}\" in\n{seen}", total.trim());
+    }
+    let summary = seen
+        .lines()
+        .filter(|line| line.contains("otal") || line.contains("verage"));
+    summary.map(|line| format!("{line}\n")).collect()
+}
+
+fn echo(lab: &Lab, address: IpAddr) -> Process {
+    let mut command = lab.party(Party::Bob).command("turnutils_peer");
+    command.args([
+        "-v",
+        "-L",
+        &address.to_string(),
+        "-p",
+        &ECHO_PORT.to_string(),
+    ]);
+    let mut echo = Process::spawn("echo", command, lab.directory());
+    std::thread::sleep(Duration::from_millis(300));
+    echo.assert_alive();
+    echo
+}
+
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_reach_each_other_over_channels() {
+    eprintln!("{}", run(Family::V4, Counterpart::Clients, 10, &["-c"]));
+}
+
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_reach_each_other_by_indications() {
+    eprintln!(
+        "{}",
+        run(Family::V4, Counterpart::Clients, 10, &["-c", "-s"])
+    );
+}
+
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_reach_each_other_from_ipv6_relayed_addresses() {
+    eprintln!(
+        "{}",
+        run(Family::V6, Counterpart::Clients, 10, &["-c", "-x"])
+    );
+}
+
+/// RFC 8656 §7.1: EVEN-PORT with a reservation, and RESERVATION-TOKEN. Two
+/// clients make a pair and two pairs a conversation, hence a multiple of four.
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn fifty_two_clients_with_pairs_of_ports_reach_each_other() {
+    eprintln!("{}", run(Family::V4, Counterpart::Clients, 52, &[]));
+}
+
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn fifty_clients_reach_a_plain_peer_over_channels() {
+    let echo = Counterpart::Echo(Family::V4);
+    eprintln!("{}", run(Family::V4, echo, 50, &["-c"]));
+}
+
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_reach_a_plain_peer_by_indications() {
+    let echo = Counterpart::Echo(Family::V4);
+    eprintln!("{}", run(Family::V4, echo, 10, &["-c", "-s"]));
+}
+
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_reach_a_plain_ipv6_peer() {
+    let echo = Counterpart::Echo(Family::V6);
+    eprintln!("{}", run(Family::V6, echo, 10, &["-c", "-x"]));
+}
