@@ -1,0 +1,65 @@
+//! What the server itself costs per packet, without a socket: `cargo bench --bench forward`.
+//! The environment is the tests' (plain maps), so the directory's share is not in the figures.
+
+#[path = "../tests/world/mod.rs"]
+mod world;
+
+use divan::{Bencher, black_box};
+use taciturn::proto::{DATA_INDICATION_HEADROOM as HEADROOM, Message, Method};
+use taciturn::turn::Handled;
+
+use world::call::{Call, Framing};
+use world::servers::Setup;
+
+/// One Opus packet of 20 ms with its RTP header and authentication tag.
+const PAYLOAD: [u8; 172] = [7; 172];
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn decode_an_authenticated_request(bencher: Bencher<'_, '_>) {
+    let mut call = Call::permitted(Setup::default());
+    let request = call.alice.build(Method::REFRESH);
+    let bytes = call.alice.sign(request);
+    bencher.bench(|| Message::decode(black_box(&bytes)).is_ok());
+}
+
+#[divan::bench]
+fn hairpin_from_channel_to_channel(bencher: Bencher<'_, '_>) {
+    let number = 0x4001_u16;
+    let mut datagram = number.to_be_bytes().to_vec();
+    datagram.extend(172_u16.to_be_bytes());
+    datagram.extend(PAYLOAD);
+    let framing = Framing::Channel(number);
+    forward(bencher, framing, |_| datagram.clone());
+}
+
+#[divan::bench]
+fn hairpin_from_indication_to_indication(bencher: Bencher<'_, '_>) {
+    forward(bencher, Framing::Indication, |call| {
+        call.alice.send_indication(call.b, &PAYLOAD).bytes()
+    });
+}
+
+fn forward(
+    bencher: Bencher<'_, '_>,
+    framing: Framing,
+    datagram: impl FnOnce(&mut Call) -> Vec<u8>,
+) {
+    let mut call = Call::new(Setup::default());
+    call.admit(framing, framing);
+    let datagram = datagram(&mut call);
+    let (tuple, clock) = (call.alice.tuple, call.world.clock);
+    let server = &mut call.world.servers[usize::from(call.alice.worker.0)];
+    let mut buf = vec![0; HEADROOM];
+    buf.extend(&datagram);
+    buf.extend([0; 8]);
+    bencher.bench_local(|| {
+        let range = HEADROOM..HEADROOM + datagram.len();
+        buf[range.clone()].copy_from_slice(&datagram);
+        let handled = server.handle_client(tuple, &mut buf, range, clock);
+        assert!(matches!(handled, Handled::Forward(_)));
+    });
+}
