@@ -1,0 +1,206 @@
+//! The README's commands do what it says: they are taken from it word for word and run.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail at any step")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before the test gives up; a release build from nothing included.
+const PATIENCE: Duration = Duration::from_secs(1_200);
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The lines of the `sh` blocks below a heading, without their comments.
+fn commands(heading: &str) -> Vec<String> {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let rest = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap();
+    let section = rest.split("\n## ").next().unwrap();
+    let blocks = section
+        .split("```sh\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap());
+    blocks
+        .flat_map(str::lines)
+        .map(|line| line.split(" #").next().unwrap().trim().to_owned())
+        .collect()
+}
+
+/// A daemon in a process group of its own, ended with the test.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(command: &str, directory: &Path) -> Self {
+        let mut shell = shell(command, directory);
+        Self(
+            shell
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    /// Ctrl-C, and it ends well.
+    fn interrupt(mut self) {
+        let pid = self.0.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It has ended already when all went well.
+        if self.0.kill().is_ok() {
+            self.0.wait().unwrap();
+        }
+    }
+}
+
+/// `command` as typed at a prompt, with this build's `taciturn` on the path, where `cargo install`
+/// would put it.
+fn shell(command: &str, directory: &Path) -> Command {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_taciturn")).parent().unwrap();
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("exec {command}")])
+        .current_dir(directory)
+        .env("PATH", path);
+    shell.env("XDG_RUNTIME_DIR", directory);
+    shell
+}
+
+fn get(path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect("127.0.0.1:9641").ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn wait_until_ready() {
+    let began = Instant::now();
+    while !get("/readyz").is_some_and(|answer| answer.contains("200 OK")) {
+        assert!(began.elapsed() < PATIENCE, "the daemon never became ready");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn the_commands_for_production_configure_check_serve_and_mint() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config");
+    fs::create_dir(&config).unwrap();
+    fs::copy(
+        root().join("config/minimal.toml"),
+        config.join("minimal.toml"),
+    )
+    .unwrap();
+    let lines = commands("Configure it");
+    let [copy, check, serve, mint] = &lines[..] else {
+        panic!("four commands: {lines:?}")
+    };
+
+    assert!(shell(copy, directory.path()).status().unwrap().success());
+    // "then edit it": a secret and a state directory that this test may write.
+    let file = directory.path().join("taciturn.toml");
+    let secret = directory.path().join("secret");
+    fs::write(&secret, "a secret of the readme's test").unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let edited = text
+        .replace("/etc/taciturn/secret", secret.to_str().unwrap())
+        .replace(
+            "/var/lib/taciturn",
+            directory.path().join("state").to_str().unwrap(),
+        );
+    assert_ne!(text, edited);
+    fs::write(&file, edited).unwrap();
+
+    let output = shell(check, directory.path()).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let daemon = Daemon::start(serve, directory.path());
+    wait_until_ready();
+    let output = shell(mint, directory.path()).output().unwrap();
+    let minted = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        minted.contains("turn:turn.example.org:3478?transport=udp"),
+        "{minted}"
+    );
+    assert!(
+        minted.contains("\"iceTransportPolicy\": \"relay\""),
+        "{minted}"
+    );
+    assert!(get("/healthz").unwrap().ends_with("ok\n"));
+    daemon.interrupt();
+}
+
+/// Run last and alone: it builds in release mode.
+#[test]
+#[ignore = "builds in release mode; .ci/run runs it"]
+fn the_first_command_relays_within_the_first_minute() {
+    let lines = commands("Run it");
+    let [run, probe] = &lines[..] else {
+        panic!("two commands: {lines:?}")
+    };
+    let build = run
+        .replace("cargo run", "cargo build")
+        .replace(" -- serve", " --locked");
+    assert!(shell(&build, root()).status().unwrap().success());
+
+    let began = Instant::now();
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = shell(run, root());
+    command.env("XDG_RUNTIME_DIR", directory.path());
+    let mut daemon = Daemon(
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let output = BufReader::new(daemon.0.stdout.take().unwrap());
+    let told: Vec<String> = output
+        .lines()
+        .map(Result::unwrap)
+        .take_while(|line| !line.contains("For production"))
+        .collect();
+    let told = told.join("\n");
+    assert!(
+        told.contains("\"iceServers\"") && told.contains("udp 127.0.0.1:3478"),
+        "{told}"
+    );
+    wait_until_ready();
+    let mut probe = shell(probe, root());
+    let probe = probe
+        .env("XDG_RUNTIME_DIR", directory.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&probe.stdout);
+    assert!(
+        probe.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&probe.stderr)
+    );
+    println!(
+        "from the command to a proven relay, build apart: {:?}",
+        began.elapsed()
+    );
+    daemon.interrupt();
+}
