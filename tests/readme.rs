@@ -1,4 +1,5 @@
-//! The README's commands do what it says: they are taken from it word for word and run.
+//! The README's commands do what it says: they are taken from it word for word and run. Whatever
+//! else starts a daemon on the default admin port stands here too, since one may at a time.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any step")]
 
@@ -7,10 +8,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before the test gives up; a release build from nothing included.
 const PATIENCE: Duration = Duration::from_secs(1_200);
+
+/// Held by the test whose daemon has the default admin port.
+static PORTS: Mutex<()> = Mutex::new(());
+
+fn ports() -> MutexGuard<'static, ()> {
+    PORTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -101,6 +110,7 @@ fn wait_until_ready() {
 
 #[test]
 fn the_commands_for_production_configure_check_serve_and_mint() {
+    let _ports = ports();
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("config");
     fs::create_dir(&config).unwrap();
@@ -151,10 +161,43 @@ fn the_commands_for_production_configure_check_serve_and_mint() {
     daemon.interrupt();
 }
 
+#[test]
+fn flags_alone_are_enough_to_serve_probe_and_scrape() {
+    let _ports = ports();
+    let directory = tempfile::tempdir().unwrap();
+    let serve = "taciturn serve --listen-udp 127.0.0.1:34781 --log-level warn";
+    let mut daemon = Daemon::start(serve, directory.path());
+    let output = BufReader::new(daemon.0.stdout.take().unwrap());
+    let told: Vec<String> = output
+        .lines()
+        .map(Result::unwrap)
+        .take_while(|line| !line.contains("For production"))
+        .collect();
+    let told = told.join("\n");
+    for part in [
+        "udp 127.0.0.1:34781",
+        "turn:127.0.0.1:34781",
+        "Policy: closed",
+    ] {
+        assert!(told.contains(part), "{part} is missing in {told}");
+    }
+    wait_until_ready();
+    let probe = shell("taciturn probe", directory.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&probe.stdout);
+    assert!(probe.status.success(), "{said}");
+    let metrics = get("/metrics").unwrap();
+    assert!(
+        metrics.contains("taciturn_allocations_total{transport=\"udp\"} 2"),
+        "{metrics}"
+    );
+    daemon.interrupt();
+}
+
 /// Run last and alone: it builds in release mode.
 #[test]
 #[ignore = "builds in release mode; .ci/run runs it"]
 fn the_first_command_relays_within_the_first_minute() {
+    let _ports = ports();
     let lines = commands("Run it");
     let [run, probe] = &lines[..] else {
         panic!("two commands: {lines:?}")
