@@ -23,7 +23,7 @@ use crate::turn::{
 /// A relay socket and whose it is.
 #[derive(Debug)]
 pub(crate) struct RelaySocket {
-    pub(crate) socket: Arc<UdpSocket>,
+    pub(crate) socket: UdpSocket,
     pub(crate) id: AllocationId,
     generation: u32,
 }
@@ -99,7 +99,7 @@ impl Surroundings {
     /// The relay socket of a relayed transport address.
     pub(crate) fn relay(&self, relayed: RelayedAddr) -> Option<&UdpSocket> {
         let slot = self.relays.by_relayed.get(&relayed)?;
-        self.relays.slots.get(*slot).map(|relay| &*relay.socket)
+        self.relays.slots.get(*slot).map(|relay| &relay.socket)
     }
 }
 
@@ -157,7 +157,7 @@ impl Environment for Surroundings {
         let source = Source::Relay { slot, generation };
         self.poller.add(&socket, source.token()).map_err(refused)?;
         entry.insert(RelaySocket {
-            socket: Arc::new(socket),
+            socket,
             id,
             generation,
         });
@@ -168,7 +168,7 @@ impl Environment for Surroundings {
     fn close_socket(&mut self, relayed: RelayedAddr) {
         if let Some(slot) = self.relays.by_relayed.remove(&relayed)
             && let Some(relay) = self.relays.slots.try_remove(slot)
-            && let Err(error) = self.poller.remove(&*relay.socket)
+            && let Err(error) = self.poller.remove(&relay.socket)
         {
             // Closing the socket takes it out of the poller all the same.
             tracing::debug!(%error, "a relay socket was not in the poller");

@@ -24,8 +24,8 @@ use crate::dataplane::sys::{
 };
 use crate::turn::stats::{Counters, DropReason};
 use crate::turn::{
-    ClientAddr, Clock, FiveTuple, Forward, Fragmentation, Handled, ListenerId, PeerAddr, Server,
-    Target, Tick, WorkerId,
+    AllocationId, ClientAddr, Clock, FiveTuple, Forward, Fragmentation, Handled, ListenerId,
+    PeerAddr, Server, Target, Tick, WorkerId,
 };
 
 /// Datagrams received at once.
@@ -72,6 +72,15 @@ pub(crate) struct Worker {
     retiring: Retiring,
 }
 
+/// By which socket a datagram came in.
+#[derive(Debug, Clone, Copy)]
+enum Door {
+    /// A client's, at a listener.
+    Listener(ListenerId),
+    /// A peer's, at a relay socket of this allocation.
+    Relay(AllocationId),
+}
+
 /// Whether the loop goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Course {
@@ -82,8 +91,8 @@ enum Course {
 impl Worker {
     /// Watches the sockets; nothing is read yet.
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let mut server = parts.server;
-        server.environment_mut().watch_waker(&parts.waker)?;
+        let server = parts.server;
+        server.environment().watch_waker(&parts.waker)?;
         let counters = Arc::clone(server.counters());
         let mut worker = Self {
             id: parts.id,
@@ -139,10 +148,10 @@ impl Worker {
             .poll_timeout()
             .filter(|at| *at < Tick::from_nanos(u64::MAX))
             .map(|at| at.since(now) + Duration::from_millis(1));
-        if !waits_for_others {
-            next
-        } else {
+        if waits_for_others {
             Some(next.map_or(RETIRE, |n| n.min(RETIRE)))
+        } else {
+            next
         }
     }
 
@@ -151,8 +160,7 @@ impl Worker {
         for token in ready {
             match Source::of(token) {
                 Source::Mailbox => course = self.read_mailbox(clock),
-                Source::Listener(place) => self.drain_listener(place),
-                Source::Relay { slot, generation } => self.drain_relay(slot, generation),
+                source @ (Source::Listener(_) | Source::Relay { .. }) => self.drain(source),
             }
         }
         if self.server.poll_timeout().is_some_and(|at| at <= clock.now) {
@@ -167,7 +175,7 @@ impl Worker {
     fn listen(&mut self, id: ListenerId, socket: UdpSocket) -> io::Result<()> {
         let watched = self
             .server
-            .environment_mut()
+            .environment()
             .watch(&socket, Source::Listener(id.0));
         // It has its place even if it cannot be read from, so that those after it have theirs.
         self.listeners.push(Listener {
@@ -202,31 +210,29 @@ impl Worker {
         Course::Run
     }
 
-    fn drain_listener(&mut self, place: u16) {
+    fn drain(&mut self, source: Source) {
         for _ in 0..BUDGET {
             // Anew for each batch, so that no deadline is passed by the length of a turn.
             let clock = clock();
-            let Some(listener) = self.listeners.get(usize::from(place)) else {
-                return;
+            let (socket, door) = match source {
+                Source::Mailbox => return,
+                Source::Listener(place) => match self.listeners.get(usize::from(place)) {
+                    Some(listener) => (&listener.socket, Door::Listener(ListenerId(place))),
+                    None => return,
+                },
+                Source::Relay { slot, generation } => {
+                    match self.server.environment().relay_at(slot, generation) {
+                        Some(relay) => (&relay.socket, Door::Relay(relay.id)),
+                        None => return,
+                    }
+                }
             };
-            let Ok(count) = self.incoming.receive(&listener.socket) else {
+            let Ok(count) = self.incoming.receive(socket) else {
                 return;
             };
             self.counters.datagrams.add(count as u64);
             for index in 0..count {
-                let received = self.incoming.datagram(index);
-                if received.truncated {
-                    self.counters.dropped(DropReason::TooLarge, 1);
-                    continue;
-                }
-                let client = ClientAddr::new(received.source);
-                let tuple = FiveTuple {
-                    client,
-                    listener: ListenerId(place),
-                };
-                let (slot, range) = self.incoming.slot(index);
-                let handled = self.server.handle_client(tuple, slot, range.clone(), clock);
-                self.carry_out(index, range, received.ecn, tuple, handled);
+                self.handle(index, door, clock);
             }
             self.flush();
             if count < BATCH {
@@ -235,33 +241,27 @@ impl Worker {
         }
     }
 
-    fn drain_relay(&mut self, slot: u32, generation: u32) {
-        for _ in 0..BUDGET {
-            let clock = clock();
-            let Some(relay) = self.server.environment_mut().relay_at(slot, generation) else {
-                return;
-            };
-            let (socket, id) = (Arc::clone(&relay.socket), relay.id);
-            let Ok(count) = self.incoming.receive(&socket) else {
-                return;
-            };
-            self.counters.datagrams.add(count as u64);
-            for index in 0..count {
-                let received = self.incoming.datagram(index);
-                if received.truncated {
-                    self.counters.dropped(DropReason::TooLarge, 1);
-                    continue;
-                }
+    /// The datagram in slot `index` of the batch came in by `door`.
+    fn handle(&mut self, index: usize, door: Door, clock: Clock) {
+        let received = self.incoming.datagram(index);
+        if received.truncated {
+            self.counters.dropped(DropReason::TooLarge, 1);
+            return;
+        }
+        let (slot, range) = self.incoming.slot(index);
+        match door {
+            Door::Listener(listener) => {
+                let client = ClientAddr::new(received.source);
+                let tuple = FiveTuple { client, listener };
+                let handled = self.server.handle_client(tuple, slot, range.clone(), clock);
+                self.carry_out(index, range, received.ecn, tuple, handled);
+            }
+            Door::Relay(id) => {
                 let source = PeerAddr::new(received.source);
-                let (slot, range) = self.incoming.slot(index);
                 let handled = self.server.handle_peer(id, source, slot, range, clock.now);
                 if let Handled::Forward(forward) = handled {
                     self.forward(index, forward, received.ecn);
                 }
-            }
-            self.flush();
-            if count < BATCH {
-                return;
             }
         }
     }
@@ -325,7 +325,7 @@ impl Worker {
                 let Some(bytes) = self.incoming.bytes(index, forward.range) else {
                     return;
                 };
-                let relay = self.server.environment_mut().relay(from);
+                let relay = self.server.environment().relay(from);
                 if !sent(relay, bytes, to.expose(), ecn, fragmentation) {
                     self.counters.dropped(DropReason::SendRefused, 1);
                 }
@@ -385,7 +385,7 @@ impl Worker {
                         to,
                         fragmentation,
                     } => (
-                        self.server.environment_mut().relay(from),
+                        self.server.environment().relay(from),
                         to.expose(),
                         fragmentation,
                     ),

@@ -170,9 +170,7 @@ impl<E: Environment> Server<E> {
         path: Path,
         now: Tick,
     ) -> Handled {
-        if now >= route.until {
-            return self.drop(DropReason::NoChannel);
-        }
+        debug_assert!(now < route.until, "a route was found past its deadline");
         if route.kind == PeerKind::Own {
             return self.hairpin(tuple, route, outbound, now);
         }
@@ -186,9 +184,7 @@ impl<E: Environment> Server<E> {
         if !has_socket {
             return self.drop(DropReason::NoRelay);
         }
-        allocation
-            .meters
-            .received(path, outbound.payload.len(), now);
+        allocation.meters.received(path, outbound.payload.len());
         self.counters
             .relayed(path, Direction::In, outbound.payload.len());
         Handled::Forward(Forward {
@@ -262,7 +258,7 @@ impl<E: Environment> Server<E> {
         });
         let handled = match landed.unwrap_or(Err(DropReason::NoLanding)) {
             Ok(forward) => {
-                sender.meters.received(Path::Hairpin, length, now);
+                sender.meters.received(Path::Hairpin, length);
                 counters.relayed(Path::Hairpin, Direction::In, length);
                 counters.relayed(Path::Hairpin, Direction::Out, length);
                 Handled::Forward(forward)

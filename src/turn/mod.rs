@@ -210,6 +210,12 @@ impl<E: Environment> Server<E> {
     }
 
     /// The house around this server.
+    #[must_use]
+    pub const fn environment(&self) -> &E {
+        &self.environment
+    }
+
+    /// The house around this server, to be changed.
     pub const fn environment_mut(&mut self) -> &mut E {
         &mut self.environment
     }

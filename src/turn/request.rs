@@ -114,7 +114,6 @@ impl<E: Environment> Server<E> {
         {
             return Handled::Elsewhere(owner);
         }
-
         let auth = match authenticate(&self.config, &message, tuple.client.expose().ip(), clock) {
             Ok(auth) => auth,
             Err(refused) => return self.challenge(tuple, &message, refused, clock),
@@ -162,7 +161,7 @@ impl<E: Environment> Server<E> {
             self.counters.auth_failed(AuthFailure::Expired);
             return Err(Reject::UNAUTHENTICATED);
         }
-        if request.message.unknown_required(KNOWN).next().is_some() {
+        if Self::has_unknown(&request.message) {
             return Err(Reject::UNKNOWN_ATTRIBUTE);
         }
         match method {
@@ -328,7 +327,7 @@ impl<E: Environment> Server<E> {
         Handled::Answer
     }
 
-    /// The comprehension-required attributes that `message` should not carry.
+    /// Whether `message` carries a comprehension-required attribute that no request should.
     pub(crate) fn has_unknown(message: &Message<'_>) -> bool {
         message.unknown_required(KNOWN).next().is_some()
     }

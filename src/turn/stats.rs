@@ -173,11 +173,10 @@ impl Meters {
     }
 
     /// Counts one packet from the client; the client's worker alone does so.
-    pub(crate) fn received(&self, path: Path, bytes: usize, now: Tick) {
+    pub(crate) fn received(&self, path: Path, bytes: usize) {
         let traffic = self.traffic(path, Direction::In);
         traffic.packets.add(1);
         traffic.bytes.add(bytes as u64);
-        self.heard(now);
     }
 
     /// Counts one packet to the client; any worker may do so.
