@@ -8,7 +8,6 @@
 //! line.
 
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -317,33 +316,43 @@ impl Worker {
                     None => self.counters.dropped(DropReason::SendRefused, 1),
                 }
             }
-            Target::Peer {
-                from,
-                to,
-                fragmentation,
-            } => {
-                let Some(bytes) = self.incoming.bytes(index, forward.range) else {
-                    return;
-                };
-                let relay = self.server.environment().relay(from);
-                if !sent(relay, bytes, to.expose(), ecn, fragmentation) {
-                    self.counters.dropped(DropReason::SendRefused, 1);
-                }
+            Target::Peer { .. } => {
+                let bytes = self
+                    .incoming
+                    .bytes(index, forward.range)
+                    .unwrap_or_default();
+                self.send(bytes, forward.to, ecn);
             }
         }
     }
 
     fn answer(&self, tuple: FiveTuple) {
-        let listener = self.listeners.get(usize::from(tuple.listener.0));
-        let socket = listener.map(|listener| &listener.socket);
-        let to = tuple.client.expose();
-        if !sent(
-            socket,
-            self.server.answer(),
-            to,
-            Ecn::NotEct,
-            Fragmentation::Allowed,
-        ) {
+        self.send(self.server.answer(), Target::Client(tuple), Ecn::NotEct);
+    }
+
+    /// Sends one datagram by itself.
+    fn send(&self, bytes: &[u8], to: Target, ecn: Ecn) {
+        let (socket, to, fragmentation) = match to {
+            Target::Client(tuple) => {
+                let listener = self.listeners.get(usize::from(tuple.listener.0));
+                let socket = listener.map(|listener| &listener.socket);
+                (socket, tuple.client.expose(), Fragmentation::Allowed)
+            }
+            Target::Peer {
+                from,
+                to,
+                fragmentation,
+            } => (
+                self.server.environment().relay(from),
+                to.expose(),
+                fragmentation,
+            ),
+        };
+        let sent = socket.map(|socket| match fragmentation {
+            Fragmentation::Allowed => send_to(socket, bytes, to, ecn),
+            Fragmentation::Forbidden => send_to_dont_fragment(socket, bytes, to, ecn),
+        });
+        if !matches!(sent, Some(Ok(_))) {
             self.counters.dropped(DropReason::SendRefused, 1);
         }
     }
@@ -373,48 +382,13 @@ impl Worker {
             .handle_client(tuple, &mut self.spare, range, clock)
         {
             Handled::Forward(Forward { range, to }) => {
-                let bytes = self.spare.get(range).unwrap_or_default();
-                let (socket, to, fragmentation) = match to {
-                    Target::Client(tuple) => {
-                        let listener = self.listeners.get(usize::from(tuple.listener.0));
-                        let to = tuple.client.expose();
-                        (listener.map(|l| &l.socket), to, Fragmentation::Allowed)
-                    }
-                    Target::Peer {
-                        from,
-                        to,
-                        fragmentation,
-                    } => (
-                        self.server.environment().relay(from),
-                        to.expose(),
-                        fragmentation,
-                    ),
-                };
-                if !sent(socket, bytes, to, ecn, fragmentation) {
-                    self.counters.dropped(DropReason::SendRefused, 1);
-                }
+                self.send(self.spare.get(range).unwrap_or_default(), to, ecn);
             }
             Handled::Answer => self.answer(tuple),
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
             Handled::Consumed | Handled::Dropped(_) => {}
         }
     }
-}
-
-/// Sends one datagram; false when there is no socket or the kernel refuses.
-fn sent(
-    socket: Option<&UdpSocket>,
-    bytes: &[u8],
-    to: SocketAddr,
-    ecn: Ecn,
-    fragmentation: Fragmentation,
-) -> bool {
-    let Some(socket) = socket else { return false };
-    let outcome = match fragmentation {
-        Fragmentation::Allowed => send_to(socket, bytes, to, ecn),
-        Fragmentation::Forbidden => send_to_dont_fragment(socket, bytes, to, ecn),
-    };
-    outcome.is_ok()
 }
 
 fn clock() -> Clock {

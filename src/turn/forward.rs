@@ -28,13 +28,13 @@ const SEND: &[AttributeType] = &[
 const LARGEST: [usize; 2] = [65_507, 65_527];
 
 /// What a Send indication asks for.
-pub(crate) struct Send {
+pub(crate) struct SendIndication {
     peer: SocketAddr,
     payload: Range<usize>,
     fragmentation: Fragmentation,
 }
 
-impl Send {
+impl SendIndication {
     /// RFC 8656 §11.2: takes the indication `message` in `buf` apart.
     pub(crate) fn parse(message: &Message<'_>, buf: &[u8]) -> Result<Self, DropReason> {
         let (Some(Ok(XorPeerAddress(peer))), Some(Ok(Data(data)))) =
@@ -100,10 +100,10 @@ impl<E: Environment> Server<E> {
         &mut self,
         tuple: FiveTuple,
         buf: &mut [u8],
-        send: Send,
+        send: SendIndication,
         now: Tick,
     ) -> Handled {
-        let Send {
+        let SendIndication {
             peer,
             payload,
             fragmentation,

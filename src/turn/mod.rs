@@ -62,7 +62,7 @@ pub use pseudonym::{Pseudonym, Pseudonymizer};
 pub use route::AllocationId;
 pub use server_config::{Bind, ServerConfig};
 
-use forward::Send;
+use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
 use stats::{Counters, DropReason};
 use table::AllocationTable;
@@ -128,7 +128,7 @@ impl<E: Environment> Server<E> {
                 Ok(message)
                     if message.class() == Class::Indication && message.method() == Method::SEND =>
                 {
-                    match Send::parse(&message, buf) {
+                    match SendIndication::parse(&message, buf) {
                         Ok(send) => self.handle_send(tuple, buf, send, clock.now),
                         Err(reason) => self.drop(reason),
                     }
