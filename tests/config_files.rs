@@ -74,7 +74,7 @@ fn the_minimal_file_needs_only_its_secret() {
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(settings.realm, "calls.example.org");
     assert_eq!(
-        settings.ice_urls("unused"),
+        settings.ice_urls(settings.listen.udp[0]),
         ["turn:turn.example.org:3478?transport=udp"]
     );
     assert_eq!(settings.auth.secrets.len(), 1);

@@ -55,6 +55,17 @@ impl Daemon {
         )
     }
 
+    /// What it says of itself when it starts without a configuration file.
+    fn told(&mut self) -> String {
+        let output = BufReader::new(self.0.stdout.take().unwrap());
+        let lines: Vec<String> = output
+            .lines()
+            .map(Result::unwrap)
+            .take_while(|line| !line.contains("For production"))
+            .collect();
+        lines.join("\n")
+    }
+
     /// Ctrl-C, and it ends well.
     fn interrupt(mut self) {
         let pid = self.0.id().to_string();
@@ -167,13 +178,7 @@ fn flags_alone_are_enough_to_serve_probe_and_scrape() {
     let directory = tempfile::tempdir().unwrap();
     let serve = "taciturn serve --listen-udp 127.0.0.1:34781 --log-level warn";
     let mut daemon = Daemon::start(serve, directory.path());
-    let output = BufReader::new(daemon.0.stdout.take().unwrap());
-    let told: Vec<String> = output
-        .lines()
-        .map(Result::unwrap)
-        .take_while(|line| !line.contains("For production"))
-        .collect();
-    let told = told.join("\n");
+    let told = daemon.told();
     for part in [
         "udp 127.0.0.1:34781",
         "turn:127.0.0.1:34781",
@@ -218,13 +223,7 @@ fn the_first_command_relays_within_the_first_minute() {
             .spawn()
             .unwrap(),
     );
-    let output = BufReader::new(daemon.0.stdout.take().unwrap());
-    let told: Vec<String> = output
-        .lines()
-        .map(Result::unwrap)
-        .take_while(|line| !line.contains("For production"))
-        .collect();
-    let told = told.join("\n");
+    let told = daemon.told();
     assert!(
         told.contains("\"iceServers\"") && told.contains("udp 127.0.0.1:3478"),
         "{told}"

@@ -316,15 +316,15 @@ pub enum LogFormat {
 }
 
 impl Settings {
-    /// The URLs that a minted credential goes with. `fallback_host` stands in when no
-    /// `public.host` is configured; a port is that of the first listener.
+    /// The URLs that a minted credential goes with, for a server that clients reach at `reached`;
+    /// its address stands in when no `public.host` is configured.
     #[must_use]
-    pub fn ice_urls(&self, fallback_host: &str) -> Vec<String> {
+    pub fn ice_urls(&self, reached: SocketAddr) -> Vec<String> {
         if !self.public.urls.is_empty() {
             return self.public.urls.clone();
         }
-        let host = self.public.host.as_deref().unwrap_or(fallback_host);
-        let port = self.listen.udp.first().map_or(3478, SocketAddr::port);
+        let (ip, port) = (reached.ip().to_string(), reached.port());
+        let host = self.public.host.as_deref().unwrap_or(&ip);
         // RFC 7065 §3.1: an IPv6 address stands in brackets.
         if host.contains(':') && !host.starts_with('[') {
             vec![format!("turn:[{host}]:{port}?transport=udp")]

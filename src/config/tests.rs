@@ -119,7 +119,10 @@ fn plain_keys_are_taken_over() {
 
     assert_eq!(settings.realm, "calls.example.org");
     assert_eq!(settings.public.host.as_deref(), Some("turn.example.org"));
-    assert_eq!(settings.ice_urls("unused")[1], "turns:a.example.org");
+    assert_eq!(
+        settings.ice_urls(SocketAddr::from(([192, 0, 2, 9], 3478)))[1],
+        "turns:a.example.org"
+    );
     assert_eq!(settings.listen.receive_buffer, 4 << 20);
     assert_eq!(settings.relay.port_rest, Duration::from_secs(120));
     assert_eq!(settings.auth.session_max, Duration::from_secs(43_200));
@@ -197,15 +200,15 @@ fn an_admin_listener_off_loopback_brings_a_warning() {
 }
 
 #[test]
-fn minted_urls_name_the_host_and_the_first_listener() {
-    let urls = |env: &[(&str, &str)]| from_env(env).unwrap().settings.ice_urls("192.0.2.9");
+fn minted_urls_name_the_host_and_the_port_that_is_reached() {
+    let reached = |port| SocketAddr::from(([192, 0, 2, 9], port));
+    let urls_at =
+        |port, env: &[(&str, &str)]| from_env(env).unwrap().settings.ice_urls(reached(port));
+    let urls = |env: &[(&str, &str)]| urls_at(3478, env);
     let host = "TACITURN_PUBLIC__HOST";
     assert_eq!(urls(&[]), ["turn:192.0.2.9:3478?transport=udp"]);
     assert_eq!(
-        urls(&[
-            (host, "turn.example.org"),
-            ("TACITURN_LISTEN__UDP", "0.0.0.0:443,[::]:80")
-        ]),
+        urls_at(443, &[(host, "turn.example.org")]),
         ["turn:turn.example.org:443?transport=udp"]
     );
     for literal in ["2001:db8::1", "[2001:db8::1]"] {

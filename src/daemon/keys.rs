@@ -26,8 +26,6 @@ pub(crate) fn load(directory: Option<&Path>) -> anyhow::Result<Keys> {
             .mode(0o700)
             .create(directory)
             .with_context(|| format!("cannot make the state directory {}", directory.display()))?;
-    }
-    if let Some(directory) = directory {
         let metadata = fs::metadata(directory).context("cannot look at the state directory")?;
         refuse_if_others_may_use(&metadata, 0o022)
             .with_context(|| format!("the state directory {} is not safe", directory.display()))?;

@@ -1,6 +1,6 @@
 //! Where log events go: to the journal under systemd, else to standard error, as text for a person
-//! at a terminal and as JSON for everything else. Below `warn` only the daemon's own targets are shown, since a library does not
-//! know which of its fields is an endpoint's address.
+//! at a terminal and as JSON for everything else. Below `warn` only the daemon's own targets are
+//! shown, since a library does not know which of its fields is an endpoint's address.
 
 use std::fs;
 use std::io::IsTerminal;

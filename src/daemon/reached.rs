@@ -13,18 +13,22 @@ const DEFAULT_PORT: u16 = 3478;
 pub(crate) fn ice_urls(settings: &Settings, listening: &[SocketAddr]) -> Vec<String> {
     let local = sys::local_addresses().unwrap_or_default();
     let routed = sys::default_route_addresses();
-    let mut told = settings.clone();
-    if !listening.is_empty() {
-        told.listen.udp = listening.to_vec();
-    }
-    let reached = address(&told, &local, &routed);
-    told.listen.udp = vec![reached];
-    told.ice_urls(&reached.ip().to_string())
+    let listening = if listening.is_empty() {
+        &settings.listen.udp
+    } else {
+        listening
+    };
+    settings.ice_urls(address(settings, listening, &local, &routed))
 }
 
 /// One of the addresses that are listened on: that of the default route if it is among them, else
 /// one that is not loopback; and behind 1:1 NAT its outer face.
-fn address(settings: &Settings, local: &[IpAddr], routed: &[IpAddr]) -> SocketAddr {
+fn address(
+    settings: &Settings,
+    listening: &[SocketAddr],
+    local: &[IpAddr],
+    routed: &[IpAddr],
+) -> SocketAddr {
     let listens_at = |listener: &SocketAddr| {
         let stands_for: Vec<IpAddr> = if listener.ip().is_unspecified() {
             let of_family = |ip: &&IpAddr| ip.is_ipv4() == listener.is_ipv4();
@@ -43,7 +47,7 @@ fn address(settings: &Settings, local: &[IpAddr], routed: &[IpAddr]) -> SocketAd
             .map(move |ip| SocketAddr::new(ip, port))
             .collect::<Vec<_>>()
     };
-    let all: Vec<SocketAddr> = settings.listen.udp.iter().flat_map(listens_at).collect();
+    let all: Vec<SocketAddr> = listening.iter().flat_map(listens_at).collect();
     let found = all
         .iter()
         .find(|at| routed.contains(&at.ip()))
@@ -70,13 +74,20 @@ mod tests {
     fn reached(settings: &Settings) -> String {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let local = ["127.0.0.1", "10.1.1.1", ROUTED, "::1", "2001:db8::7"].map(ip);
-        address(settings, &local, &[ip(ROUTED), ip("2001:db8::7")]).to_string()
+        address(
+            settings,
+            &settings.listen.udp,
+            &local,
+            &[ip(ROUTED), ip("2001:db8::7")],
+        )
+        .to_string()
     }
 
     #[test]
     fn a_url_names_an_address_that_is_listened_on_and_not_loopback_if_there_is_one() {
         for (listen, expected) in [
             (&["0.0.0.0:3478", "[::]:3478"][..], "192.0.2.7:3478"),
+            (&["0.0.0.0:443", "[::]:80"], "192.0.2.7:443"),
             (&["[::]:34780"], "[2001:db8::7]:34780"),
             (&["127.0.0.1:1", "192.0.2.7:2"], "192.0.2.7:2"),
             (&["127.0.0.1:1", "10.1.1.1:2"], "10.1.1.1:2"),

@@ -23,8 +23,8 @@ use crate::turn::credential::{Secret, SecretsRing};
 
 /// How often this machine's addresses are looked at.
 const RESCAN: Duration = Duration::from_secs(10);
-/// For how long a credential is good that is printed at start.
-const FIRST_CREDENTIAL: Duration = Duration::from_secs(24 * 3_600);
+/// For how long a credential is good that is printed at start and kept for `taciturn probe`.
+const CREDENTIAL_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// Everything that stays the same while the daemon runs.
 struct House {
@@ -41,14 +41,7 @@ impl House {
             return Ok(None);
         };
         let listening = handle.listeners();
-        mint::ice_servers(
-            &self.settings,
-            &listening,
-            secret,
-            "probe",
-            FIRST_CREDENTIAL,
-        )
-        .map(Some)
+        mint::ice_servers(&self.settings, &listening, secret, "probe", CREDENTIAL_LIFE).map(Some)
     }
 
     /// The rules for this machine as it is now.
@@ -218,7 +211,7 @@ fn announce(
 /// user alone: `taciturn probe` finds the server by it.
 async fn leave_credential(house: &House, handle: &dataplane::Handle) {
     let mut left = None;
-    let mut renewals = tokio::time::interval(FIRST_CREDENTIAL / 4);
+    let mut renewals = tokio::time::interval(CREDENTIAL_LIFE / 4);
     loop {
         renewals.tick().await;
         match house.ice_servers(handle) {
