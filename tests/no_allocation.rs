@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use taciturn::dataplane::sys::{
-    Ecn, HEADROOM, Poller, RecvBatch, SendBatch, SocketOptions, UdpSocket, send_to,
+    Ecn, HEADROOM, Packet, Poller, RecvBatch, SendBatch, SocketOptions, UdpSocket, send_to,
 };
 
 thread_local! {
@@ -61,12 +61,17 @@ fn receiving_and_sending_batches_allocates_nothing() {
             assert_eq!(ready.count(), 1);
             for slot in 0..received.receive(&relay).unwrap() {
                 let datagram = received.datagram(slot);
-                let range = HEADROOM - 4..HEADROOM + datagram.len;
-                sends.push(slot, range, peer.local_addr(), datagram.ecn);
+                let packet = Packet {
+                    head: b"head",
+                    slot,
+                    range: HEADROOM..HEADROOM + datagram.len,
+                    padding: 3,
+                };
+                sends.push(&received, &packet, (), peer.local_addr(), datagram.ecn);
                 // Refused, which must not cost an allocation either.
-                sends.push(slot, 0..0, any, datagram.ecn);
+                sends.push(&received, &Packet::default(), (), any, datagram.ecn);
             }
-            relayed += sends.flush(&received, &relay).packets;
+            relayed += sends.flush(&received, |()| Some(&relay)).packets;
         }
         assert_eq!(ALLOCATIONS.get(), before);
         assert!(relayed >= 100, "{relayed}");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapAny, ArcSwapOption, Guard};
 
 use crate::turn::RelayedAddr;
 use crate::turn::route::{Landing, Landings};
@@ -62,8 +62,11 @@ impl Directory {
 }
 
 impl Landings for Directory {
-    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
-        self.slot(relayed)?.load().as_deref().map(look)
+    type Held = Guard<Option<Arc<Landing>>>;
+
+    fn hold(&self, relayed: RelayedAddr) -> Self::Held {
+        self.slot(relayed)
+            .map_or_else(|| Guard::from_inner(None), ArcSwapAny::load)
     }
 }
 

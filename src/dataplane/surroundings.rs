@@ -9,6 +9,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use crate::dataplane::directory::Directory;
 use crate::dataplane::shared::{Command, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::sys::{Poller, Ready, SocketOptions, UdpSocket, Waker};
@@ -110,8 +111,10 @@ fn notify(shared: &Shared, worker: WorkerId, id: AllocationId) -> bool {
 }
 
 impl Landings for Surroundings {
-    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
-        self.shared.directory.with(relayed, look)
+    type Held = <Directory as Landings>::Held;
+
+    fn hold(&self, relayed: RelayedAddr) -> Self::Held {
+        self.shared.directory.hold(relayed)
     }
 }
 

@@ -18,13 +18,13 @@ use crate::dataplane::shared::{Command, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{
-    self, Ecn, HEADROOM, RecvBatch, SendBatch, TAILROOM, UdpSocket, Waker, send_to,
-    send_to_dont_fragment,
+    self, Ecn, HEADROOM, Packet, Received, RecvBatch, SendBatch, Sent, TAILROOM, UdpSocket, Waker,
+    send_parts, send_to_dont_fragment,
 };
 use crate::turn::stats::{Counters, DropReason};
 use crate::turn::{
-    AllocationId, ClientAddr, Clock, FiveTuple, Forward, Fragmentation, Handled, ListenerId,
-    PeerAddr, Server, Target, Tick, WorkerId,
+    AllocationId, ClientAddr, Clock, FiveTuple, Forward, Fragmentation, Handled, Head, ListenerId,
+    PeerAddr, RelayedAddr, Server, Target, Tick, WorkerId,
 };
 
 /// Datagrams received at once.
@@ -33,6 +33,7 @@ const BATCH: usize = 32;
 const LARGEST: usize = 65_535;
 /// Batches taken from one socket in one turn.
 const BUDGET: usize = 4;
+const ZEROS: [u8; 4] = [0; 4];
 /// How long a worker sleeps while somebody may still hold what it withdrew.
 const RETIRE: Duration = Duration::from_millis(5);
 
@@ -40,7 +41,7 @@ const RETIRE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 struct Listener {
     socket: UdpSocket,
-    outgoing: SendBatch,
+    outgoing: SendBatch<()>,
 }
 
 /// What a worker starts with.
@@ -63,6 +64,8 @@ pub(crate) struct Worker {
     server: Server<Surroundings>,
     counters: Arc<Counters>,
     listeners: Vec<Listener>,
+    /// What waits to leave by relay sockets.
+    to_peers: SendBatch<RelayedAddr>,
     incoming: RecvBatch,
     spare: Box<[u8]>,
     mailbox: Receiver<Command>,
@@ -99,6 +102,7 @@ impl Worker {
             server,
             counters,
             listeners: Vec::new(),
+            to_peers: SendBatch::new(BATCH),
             incoming: RecvBatch::new(BATCH, LARGEST),
             spare: vec![0; HEADROOM + LARGEST + TAILROOM].into_boxed_slice(),
             mailbox: parts.mailbox,
@@ -229,10 +233,10 @@ impl Worker {
             let Ok(count) = self.incoming.receive(socket) else {
                 return;
             };
-            self.counters.datagrams.add(count as u64);
             for index in 0..count {
                 self.handle(index, door, clock);
             }
+            self.server.settle();
             self.flush();
             if count < BATCH {
                 return;
@@ -240,98 +244,176 @@ impl Worker {
         }
     }
 
-    /// The datagram in slot `index` of the batch came in by `door`.
+    /// What is in slot `index` of the batch came in by `door`: a datagram, or several of one flow.
     fn handle(&mut self, index: usize, door: Door, clock: Clock) {
         let received = self.incoming.datagram(index);
         if received.truncated {
             self.counters.dropped(DropReason::TooLarge, 1);
             return;
         }
-        let (slot, range) = self.incoming.slot(index);
+        let end = HEADROOM + received.len;
+        let mut start = HEADROOM;
+        loop {
+            let stop = end.min(start + received.segment);
+            self.counters.datagrams.add(1);
+            self.handle_segment(
+                Segment {
+                    index,
+                    start,
+                    stop,
+                    end,
+                },
+                &received,
+                door,
+                clock,
+            );
+            start = stop;
+            if start >= end {
+                return;
+            }
+        }
+    }
+
+    fn handle_segment(&mut self, segment: Segment, received: &Received, door: Door, clock: Clock) {
+        let (slot, _) = self.incoming.slot(segment.index);
+        let room = segment.room(slot.len());
+        let offset = room.start;
+        let datagram = segment.start - offset..segment.stop - offset;
+        let Some(buf) = slot.get_mut(room) else {
+            return;
+        };
         match door {
             Door::Listener(listener) => {
                 let client = ClientAddr::new(received.source);
                 let tuple = FiveTuple { client, listener };
-                let handled = self.server.handle_client(tuple, slot, range.clone(), clock);
-                self.carry_out(index, range, received.ecn, tuple, handled);
+                match self.server.handle_client(tuple, buf, datagram, clock) {
+                    Handled::Forward(forward) => {
+                        self.forward(segment.index, offset, forward, received.ecn);
+                    }
+                    Handled::Answer => self.answer(tuple),
+                    Handled::Elsewhere(owner) => {
+                        self.hand_over(owner, tuple, segment, received.ecn)
+                    }
+                    Handled::Consumed | Handled::Dropped(_) => {}
+                }
             }
             Door::Relay(id) => {
                 let source = PeerAddr::new(received.source);
-                let handled = self.server.handle_peer(id, source, slot, range, clock.now);
+                let handled = self
+                    .server
+                    .handle_peer(id, source, buf, datagram, clock.now);
                 if let Handled::Forward(forward) = handled {
-                    self.forward(index, forward, received.ecn);
+                    self.forward(segment.index, offset, forward, received.ecn);
                 }
             }
         }
     }
 
-    fn carry_out(
-        &mut self,
-        index: usize,
-        datagram: Range<usize>,
-        ecn: Ecn,
-        tuple: FiveTuple,
-        handled: Handled,
-    ) {
-        match handled {
-            Handled::Forward(forward) => self.forward(index, forward, ecn),
-            Handled::Answer => self.answer(tuple),
-            Handled::Elsewhere(owner) => {
-                let bytes = self.incoming.bytes(index, datagram).unwrap_or_default();
-                self.counters.misdirected.add(1);
-                let command = Command::Datagram {
-                    tuple,
-                    bytes: bytes.into(),
-                    ecn,
-                };
-                let mailbox = self.shared.mailboxes.get(usize::from(owner.0));
-                if !mailbox.is_some_and(|mailbox| mailbox.leave(command)) {
-                    self.counters.dropped(DropReason::QueueFull, 1);
-                }
-            }
-            Handled::Consumed | Handled::Dropped(_) => {}
+    /// A datagram whose 5-tuple another worker owns.
+    fn hand_over(&self, owner: WorkerId, tuple: FiveTuple, segment: Segment, ecn: Ecn) {
+        let range = segment.start..segment.stop;
+        let bytes = self
+            .incoming
+            .bytes(segment.index, range)
+            .unwrap_or_default();
+        self.counters.misdirected.add(1);
+        let command = Command::Datagram {
+            tuple,
+            bytes: bytes.into(),
+            ecn,
+        };
+        let mailbox = self.shared.mailboxes.get(usize::from(owner.0));
+        if !mailbox.is_some_and(|mailbox| mailbox.leave(command)) {
+            self.counters.dropped(DropReason::QueueFull, 1);
         }
     }
 
-    /// A packet in slot `index` of the batch goes on: to a client with the others that leave by
-    /// its listener, to a peer at once, since no other packet of the batch leaves by that socket's
-    /// address.
-    fn forward(&mut self, index: usize, forward: Forward, ecn: Ecn) {
-        match forward.to {
+    /// A packet in slot `index` of the batch goes on, with the others that leave by its socket;
+    /// `offset` is where in the slot the buffer began that it was handled in.
+    fn forward(&mut self, index: usize, offset: usize, forward: Forward, ecn: Ecn) {
+        let Forward {
+            head,
+            range,
+            padding,
+            to,
+        } = forward;
+        let packet = Packet {
+            head: match head {
+                Head::InPlace => &[],
+                Head::Aside => self.server.head(),
+            },
+            slot: index,
+            range: range.start + offset..range.end + offset,
+            padding,
+        };
+        match to {
             Target::Client(tuple) => {
-                let place = usize::from(tuple.listener.0);
-                if self
-                    .listeners
-                    .get(place)
-                    .is_some_and(|listener| listener.outgoing.is_full())
-                {
-                    self.flush();
+                let Some(listener) = self.listeners.get_mut(usize::from(tuple.listener.0)) else {
+                    self.counters.dropped(DropReason::SendRefused, 1);
+                    return;
+                };
+                let to = tuple.client.expose();
+                if listener.outgoing.is_full() {
+                    let socket = &listener.socket;
+                    let sent = listener.outgoing.flush(&self.incoming, |()| Some(socket));
+                    note(&self.counters, &sent);
                 }
-                match self.listeners.get_mut(place) {
-                    Some(listener) => {
-                        listener
-                            .outgoing
-                            .push(index, forward.range, tuple.client.expose(), ecn);
-                    }
-                    None => self.counters.dropped(DropReason::SendRefused, 1),
-                }
+                listener.outgoing.push(&self.incoming, &packet, (), to, ecn);
             }
-            Target::Peer { .. } => {
+            Target::Peer {
+                from,
+                to,
+                fragmentation: Fragmentation::Allowed,
+            } => {
+                if self.to_peers.is_full() {
+                    let environment = self.server.environment();
+                    let socket = |from| environment.relay(from);
+                    let sent = self.to_peers.flush(&self.incoming, socket);
+                    note(&self.counters, &sent);
+                }
+                self.to_peers
+                    .push(&self.incoming, &packet, from, to.expose(), ecn);
+            }
+            Target::Peer {
+                fragmentation: Fragmentation::Forbidden,
+                ..
+            } => {
+                // DF is an option of the socket, so that what came before leaves first.
+                let environment = self.server.environment();
+                let socket = |from| environment.relay(from);
+                let sent = self.to_peers.flush(&self.incoming, socket);
+                note(&self.counters, &sent);
                 let bytes = self
                     .incoming
-                    .bytes(index, forward.range)
+                    .bytes(index, packet.range.clone())
                     .unwrap_or_default();
-                self.send(bytes, forward.to, ecn);
+                self.send([packet.head, bytes, &[]], to, ecn);
             }
         }
     }
 
-    fn answer(&self, tuple: FiveTuple) {
-        self.send(self.server.answer(), Target::Client(tuple), Ecn::NotEct);
+    /// The answer leaves in its turn with what else leaves by the listener.
+    fn answer(&mut self, tuple: FiveTuple) {
+        let Some(listener) = self.listeners.get_mut(usize::from(tuple.listener.0)) else {
+            return;
+        };
+        if listener.outgoing.is_full() {
+            let socket = &listener.socket;
+            let sent = listener.outgoing.flush(&self.incoming, |()| Some(socket));
+            note(&self.counters, &sent);
+        }
+        let packet = Packet {
+            head: self.server.answer(),
+            ..Packet::default()
+        };
+        let to = tuple.client.expose();
+        listener
+            .outgoing
+            .push(&self.incoming, &packet, (), to, Ecn::NotEct);
     }
 
     /// Sends one datagram by itself.
-    fn send(&self, bytes: &[u8], to: Target, ecn: Ecn) {
+    fn send(&self, parts: [&[u8]; 3], to: Target, ecn: Ecn) {
         let (socket, to, fragmentation) = match to {
             Target::Client(tuple) => {
                 let listener = self.listeners.get(usize::from(tuple.listener.0));
@@ -349,8 +431,8 @@ impl Worker {
             ),
         };
         let sent = socket.map(|socket| match fragmentation {
-            Fragmentation::Allowed => send_to(socket, bytes, to, ecn),
-            Fragmentation::Forbidden => send_to_dont_fragment(socket, bytes, to, ecn),
+            Fragmentation::Allowed => send_parts(socket, parts, to, ecn),
+            Fragmentation::Forbidden => send_to_dont_fragment(socket, parts[1], to, ecn),
         });
         if !matches!(sent, Some(Ok(_))) {
             self.counters.dropped(DropReason::SendRefused, 1);
@@ -359,14 +441,16 @@ impl Worker {
 
     fn flush(&mut self) {
         for listener in self.listeners.iter_mut().filter(|l| !l.outgoing.is_empty()) {
-            let refused = listener
-                .outgoing
-                .flush(&self.incoming, &listener.socket)
-                .refused;
-            if refused.total() > 0 {
-                self.counters
-                    .dropped(DropReason::SendRefused, refused.total());
-            }
+            let socket = &listener.socket;
+            let sent = listener.outgoing.flush(&self.incoming, |()| Some(socket));
+            note(&self.counters, &sent);
+        }
+        if !self.to_peers.is_empty() {
+            let environment = self.server.environment();
+            let sent = self
+                .to_peers
+                .flush(&self.incoming, |from| environment.relay(from));
+            note(&self.counters, &sent);
         }
     }
 
@@ -381,13 +465,59 @@ impl Worker {
             .server
             .handle_client(tuple, &mut self.spare, range, clock)
         {
-            Handled::Forward(Forward { range, to }) => {
-                self.send(self.spare.get(range).unwrap_or_default(), to, ecn);
+            Handled::Forward(forward) => {
+                let head = match forward.head {
+                    Head::InPlace => &[],
+                    Head::Aside => self.server.head(),
+                };
+                let bytes = self.spare.get(forward.range).unwrap_or_default();
+                let padding = ZEROS.get(..forward.padding).unwrap_or_default();
+                self.send([head, bytes, padding], forward.to, ecn);
             }
-            Handled::Answer => self.answer(tuple),
+            Handled::Answer => {
+                self.send(
+                    [self.server.answer(), &[], &[]],
+                    Target::Client(tuple),
+                    Ecn::NotEct,
+                );
+            }
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
             Handled::Consumed | Handled::Dropped(_) => {}
         }
+        self.server.settle();
+    }
+}
+
+/// Bytes `start..stop` of slot `index`, whose last used byte is in front of `end`.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    index: usize,
+    start: usize,
+    stop: usize,
+    end: usize,
+}
+
+impl Segment {
+    /// What of a slot of `len` bytes belongs to this datagram: with the headroom if it is the
+    /// first, with the tailroom if it is the last.
+    const fn room(&self, len: usize) -> Range<usize> {
+        let start = if self.start == HEADROOM {
+            0
+        } else {
+            self.start
+        };
+        let stop = if self.stop == self.end {
+            len
+        } else {
+            self.stop
+        };
+        start..stop
+    }
+}
+
+fn note(counters: &Counters, sent: &Sent) {
+    if sent.refused.total() > 0 {
+        counters.dropped(DropReason::SendRefused, sent.refused.total());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Frames application data where it lies: the header is written into the headroom in front of the
-//! payload, so that the data path copies nothing.
+//! payload, so that the data path copies nothing. Where there is no room, a `write_…_head` function
+//! makes the header alone, to be sent in front of the payload from elsewhere.
 //!
 //! ```text
 //!          headroom                     payload
@@ -43,18 +44,38 @@ pub fn frame_data_indication(
     peer: SocketAddr,
     id: TransactionId,
 ) -> Result<Range<usize>, Full> {
-    let data_length =
-        u16::try_from(buf.get(payload.clone()).ok_or(Full)?.len()).map_err(|_| Full)?;
+    let length = buf.get(payload.clone()).ok_or(Full)?.len();
     let start = payload
         .start
         .checked_sub(data_indication_headroom(peer))
         .ok_or(Full)?;
-    let end = payload.end + (payload.len().next_multiple_of(4) - payload.len());
-    let length = u16::try_from(end - start - HEADER_LEN).map_err(|_| Full)?;
+    let end = payload.end + (length.next_multiple_of(4) - length);
+    buf.get(payload.end..end).ok_or(Full)?;
+    let head = buf.get_mut(start..payload.start).ok_or(Full)?;
+    write_data_indication_head(head, length, peer, id)?;
+    buf.get_mut(payload.end..end).ok_or(Full)?.fill(0);
+    Ok(start..end)
+}
+
+/// Writes what stands in front of `payload` bytes of application data in a Data indication, and
+/// says how long that is. Behind the data comes padding to a multiple of four bytes.
+///
+/// # Errors
+/// When there is too little room, or the payload is too long for the length fields; `head` is
+/// unchanged then.
+pub fn write_data_indication_head(
+    head: &mut [u8],
+    payload: usize,
+    peer: SocketAddr,
+    id: TransactionId,
+) -> Result<usize, Full> {
+    let headroom = data_indication_headroom(peer);
+    let data_length = u16::try_from(payload).map_err(|_| Full)?;
+    let whole = headroom + payload.next_multiple_of(4);
+    let length = u16::try_from(whole - HEADER_LEN).map_err(|_| Full)?;
     let address = XoredAddress::new(peer, id);
 
-    buf.get_mut(payload.end..end).ok_or(Full)?.fill(0);
-    let head = buf.get_mut(start..payload.start).ok_or(Full)?;
+    let head = head.get_mut(..headroom).ok_or(Full)?;
     let (header, head) = head.split_first_chunk_mut::<HEADER_LEN>().ok_or(Full)?;
     let (peer_header, head) = head.split_first_chunk_mut::<4>().ok_or(Full)?;
     let (peer_value, data_header) = head.split_at_mut_checked(address.len()).ok_or(Full)?;
@@ -63,7 +84,7 @@ pub fn frame_data_indication(
     *peer_header = attribute_header(AttributeType::XOR_PEER_ADDRESS, address.len_field());
     peer_value.copy_from_slice(address.as_bytes());
     *data_header = attribute_header(AttributeType::DATA, data_length);
-    Ok(start..end)
+    Ok(headroom)
 }
 
 /// Makes a ChannelData message of the payload that lies at `payload` in `buf`; returns where the
@@ -77,16 +98,29 @@ pub fn frame_channel_data(
     payload: Range<usize>,
     channel: ChannelNumber,
 ) -> Result<Range<usize>, Full> {
-    let length = u16::try_from(buf.get(payload.clone()).ok_or(Full)?.len()).map_err(|_| Full)?;
+    let length = buf.get(payload.clone()).ok_or(Full)?.len();
     let start = payload
         .start
         .checked_sub(CHANNEL_DATA_HEADROOM)
         .ok_or(Full)?;
-    let header = ChannelData::encode_header(channel, length);
-    buf.get_mut(start..payload.start)
-        .ok_or(Full)?
-        .copy_from_slice(&header);
+    let head = buf.get_mut(start..payload.start).ok_or(Full)?;
+    write_channel_data_head(head, length, channel)?;
     Ok(start..payload.end)
+}
+
+/// Writes the ChannelData header of `payload` bytes of application data, and says how long it is.
+///
+/// # Errors
+/// As [`frame_channel_data`].
+pub fn write_channel_data_head(
+    head: &mut [u8],
+    payload: usize,
+    channel: ChannelNumber,
+) -> Result<usize, Full> {
+    let length = u16::try_from(payload).map_err(|_| Full)?;
+    let head = head.first_chunk_mut().ok_or(Full)?;
+    *head = ChannelData::encode_header(channel, length);
+    Ok(CHANNEL_DATA_HEADROOM)
 }
 
 const fn attribute_header(kind: AttributeType, length: u16) -> [u8; 4] {

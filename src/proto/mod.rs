@@ -35,7 +35,7 @@ pub use attribute::{Attribute, AttributeError, AttributeType, RawAttribute};
 pub use channel_data::{ChannelData, ChannelDataError, ChannelNumber, ChannelRange};
 pub use frame::{
     CHANNEL_DATA_HEADROOM, DATA_INDICATION_HEADROOM, data_indication_headroom, frame_channel_data,
-    frame_data_indication,
+    frame_data_indication, write_channel_data_head, write_data_indication_head,
 };
 pub use integrity::{Fingerprint, Integrity, LongTermKey};
 pub use message::{

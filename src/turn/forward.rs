@@ -1,13 +1,13 @@
-//! The data path: ChannelData, Send indications and peers' datagrams, each framed anew in place
-//! around its payload. Lookups only; the one thing that changes state is a first packet to a
-//! relayed address, which names it.
+//! The data path: ChannelData, Send indications and peers' datagrams, each framed anew around its
+//! payload. The first packet of a [`Run`] finds the way, by lookups only; the one thing that changes
+//! state is a first packet to a relayed address, which names it.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::proto::{
     AddressFamily, AttributeType, ChannelData, Data, DontFragment, Fingerprint, Message,
-    TransactionId, XorPeerAddress, frame_channel_data, frame_data_indication,
+    TransactionId, XorPeerAddress,
 };
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::turn::allocation::{Allocation, Named, Socket};
@@ -15,8 +15,9 @@ use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
 use crate::turn::policy::Verdict;
 use crate::turn::route::{AllocationId, Framing, Name, PeerKind, Route};
-use crate::turn::stats::{Direction, DropReason, Path};
-use crate::turn::{Forward, Fragmentation, Handled, Server, Target};
+use crate::turn::run::{Account, Key, Run, Way};
+use crate::turn::stats::{DropReason, Path, Volume};
+use crate::turn::{Fragmentation, Handled, Server, Target};
 
 /// The comprehension-required attributes of a Send indication (RFC 8656 §11.1).
 const SEND: &[AttributeType] = &[
@@ -24,9 +25,6 @@ const SEND: &[AttributeType] = &[
     AttributeType::DATA,
     AttributeType::DONT_FRAGMENT,
 ];
-/// The largest payload of a UDP datagram on IPv4 and on IPv6.
-const LARGEST: [usize; 2] = [65_507, 65_527];
-
 /// What a Send indication asks for.
 pub(crate) struct SendIndication {
     peer: SocketAddr,
@@ -60,13 +58,6 @@ impl SendIndication {
     }
 }
 
-/// A payload on its way from a client, still in the buffer it came in.
-struct Outbound<'b> {
-    buf: &'b mut [u8],
-    payload: Range<usize>,
-    fragmentation: Fragmentation,
-}
-
 impl<E: Environment> Server<E> {
     /// RFC 8656 §12.6: ChannelData from a client.
     pub(crate) fn handle_channel_data(
@@ -80,19 +71,23 @@ impl<E: Environment> Server<E> {
             return self.drop(DropReason::Malformed);
         };
         let (channel, payload) = (data.channel, place_of(data.payload, buf));
-        let Some(allocation) = self.table.by_tuple(&tuple) else {
-            return self.miss(tuple);
-        };
-        allocation.meters.heard(now);
-        let Some(route) = allocation.route_of_channel(channel, now) else {
-            return self.drop(DropReason::NoChannel);
-        };
-        let outbound = Outbound {
-            buf,
-            payload,
-            fragmentation: Fragmentation::Allowed,
-        };
-        self.follow(tuple, route, outbound, Path::Relay, now)
+        let key = Key::Channel(tuple, channel);
+        if !self.goes_on(&key, now) {
+            let Some(index) = self.table.index_of(&tuple) else {
+                return self.miss(tuple);
+            };
+            let route = self.table.at(index).and_then(|allocation| {
+                allocation.meters.heard(now);
+                allocation.route_of_channel(channel, now)
+            });
+            let begun = route
+                .ok_or(DropReason::NoChannel)
+                .and_then(|route| self.begin(key, index, route, Fragmentation::Allowed, now));
+            if let Err(reason) = begun {
+                return self.drop(reason);
+            }
+        }
+        self.carry(buf, payload)
     }
 
     /// RFC 8656 §11.2: a Send indication. It is not authenticated; the permission is what counts.
@@ -108,25 +103,23 @@ impl<E: Environment> Server<E> {
             payload,
             fragmentation,
         } = send;
-        let Some(allocation) = self.table.by_tuple(&tuple) else {
-            return self.miss(tuple);
-        };
-        allocation.meters.heard(now);
-        let route = match self.route_of_peer(allocation, peer, now) {
-            Ok(route) => route,
-            Err(reason) => return self.drop(reason),
-        };
-        self.follow(
-            tuple,
-            route,
-            Outbound {
-                buf,
-                payload,
-                fragmentation,
-            },
-            Path::Indication,
-            now,
-        )
+        let key = Key::Indication(tuple, peer, fragmentation);
+        if !self.goes_on(&key, now) {
+            let Some(index) = self.table.index_of(&tuple) else {
+                return self.miss(tuple);
+            };
+            let route = self.table.at(index).ok_or(DropReason::NoAllocation);
+            let begun = route
+                .and_then(|allocation| {
+                    allocation.meters.heard(now);
+                    self.route_of_peer(allocation, peer, now)
+                })
+                .and_then(|route| self.begin(key, index, route, fragmentation, now));
+            if let Err(reason) = begun {
+                return self.drop(reason);
+            }
+        }
+        self.carry(buf, payload)
     }
 
     fn route_of_peer(
@@ -162,113 +155,111 @@ impl<E: Environment> Server<E> {
         })
     }
 
-    fn follow(
+    /// Whether the run that goes on takes a packet with `key` too; a run that does not has ended.
+    fn goes_on(&mut self, key: &Key, now: Tick) -> bool {
+        let goes_on = self.run.as_ref().is_some_and(|run| run.takes(key, now));
+        if !goes_on {
+            self.settle();
+        }
+        goes_on
+    }
+
+    /// Begins a run from the client whose allocation stands at `sender`.
+    fn begin(
         &mut self,
-        tuple: FiveTuple,
+        key: Key,
+        sender: usize,
         route: Route,
-        outbound: Outbound<'_>,
-        path: Path,
+        fragmentation: Fragmentation,
         now: Tick,
-    ) -> Handled {
+    ) -> Result<(), DropReason> {
         debug_assert!(now < route.until, "a route was found past its deadline");
         if route.kind == PeerKind::Own {
-            return self.hairpin(tuple, route, outbound, now);
+            return self.begin_hairpin(key, sender, route, now);
         }
-        let Some(allocation) = self.table.by_tuple(&tuple) else {
-            return self.drop(DropReason::NoAllocation);
-        };
-        let has_socket = allocation
-            .relays
-            .iter()
-            .any(|relay| relay.relayed == route.from && relay.socket == Socket::Open);
+        let has_socket = self.table.at(sender).is_some_and(|allocation| {
+            allocation
+                .relays
+                .iter()
+                .any(|relay| relay.relayed == route.from && relay.socket == Socket::Open)
+        });
         if !has_socket {
-            return self.drop(DropReason::NoRelay);
+            return Err(DropReason::NoRelay);
         }
-        allocation.meters.received(path, outbound.payload.len());
-        self.counters
-            .relayed(path, Direction::In, outbound.payload.len());
-        Handled::Forward(Forward {
-            range: outbound.payload,
-            to: Target::Peer {
-                from: route.from,
-                to: route.peer,
-                fragmentation: outbound.fragmentation,
-            },
-        })
+        let way = Way::Peer(Target::Peer {
+            from: route.from,
+            to: route.peer,
+            fragmentation,
+        });
+        let path = match key {
+            Key::Indication(..) => Path::Indication,
+            Key::Channel(..) | Key::Peer(..) => Path::Relay,
+        };
+        self.run = Some(Run {
+            key,
+            now,
+            way,
+            path,
+            account: Account::Out { sender },
+            volume: Volume::default(),
+        });
+        Ok(())
     }
 
     /// From one relayed address of this server to another, without the kernel between: the
     /// receiver sees the sender's relayed address, and nothing else of it. DONT-FRAGMENT has no
     /// hop to act on.
-    fn hairpin(
+    fn begin_hairpin(
         &mut self,
-        tuple: FiveTuple,
+        key: Key,
+        index: usize,
         route: Route,
-        outbound: Outbound<'_>,
         now: Tick,
-    ) -> Handled {
+    ) -> Result<(), DropReason> {
         let Self {
-            table,
-            environment,
-            rng,
-            counters,
-            ..
+            table, environment, ..
         } = self;
-        let Some(sender) = table.by_tuple_mut(&tuple) else {
-            return self.drop(DropReason::NoAllocation);
-        };
+        let sender = table.at_mut(index).ok_or(DropReason::NoAllocation)?;
+        let tuple = sender.tuple;
         let target = RelayedAddr::new(route.peer.expose());
-        let length = outbound.payload.len();
-        let mut named = Named::Already;
-        let id = || TransactionId::new(super::random(rng));
-        let landed = environment.with(target, |landing| {
-            if !landing.until.holds(now) {
-                return Err(DropReason::NoLanding);
-            }
-            let name = Name {
-                peer: target,
-                subject: Some(landing.subject),
-            };
-            named = sender.name_by_sending(name, now, environment);
-            let admitted = if sender.is_reachable_only_in_its_call() {
-                Err(DropReason::OtherCall)
-            } else {
-                landing.admit(route.from, sender.subject, now, environment)
-            };
-            let landed = admitted.and_then(|framing| {
-                let client = landing.client;
-                frame(
-                    outbound.buf,
-                    outbound.payload,
-                    framing,
-                    route.from.socket_addr(),
-                    client,
-                    id,
-                )
-                .map(|range| Forward {
-                    range,
-                    to: Target::Client(client),
-                })
-            });
-            match &landed {
-                Ok(_) => landing.meters.sent(Path::Hairpin, length),
-                Err(_) => landing.meters.drops.add_shared(1),
-            }
-            landed
-        });
-        let handled = match landed.unwrap_or(Err(DropReason::NoLanding)) {
-            Ok(forward) => {
-                sender.meters.received(Path::Hairpin, length);
-                counters.relayed(Path::Hairpin, Direction::In, length);
-                counters.relayed(Path::Hairpin, Direction::Out, length);
-                Handled::Forward(forward)
-            }
-            Err(reason) => self.drop(reason),
+        let held = environment.hold(target);
+        let landing = held.as_deref().filter(|landing| landing.until.holds(now));
+        let landing = landing.ok_or(DropReason::NoLanding)?;
+        let name = Name {
+            peer: target,
+            subject: Some(landing.subject),
         };
+        let named = sender.name_by_sending(name, now, environment);
+        let admitted = if sender.is_reachable_only_in_its_call() {
+            Err(DropReason::OtherCall)
+        } else {
+            landing.admit(route.from, sender.subject, now, environment)
+        };
+        let client = landing.client;
+        if admitted.is_err() {
+            landing.meters.drops.add_shared(1);
+        }
+        let begun = admitted.map(|framing| {
+            self.run = Some(Run {
+                key,
+                now,
+                way: Way::Client {
+                    client,
+                    framing,
+                    peer: route.from.socket_addr(),
+                },
+                path: Path::Hairpin,
+                account: Account::Hairpin {
+                    sender: index,
+                    landing: held,
+                },
+                volume: Volume::default(),
+            });
+        });
         if named == Named::Anew {
             self.publish(&tuple, now);
         }
-        handled
+        begun
     }
 
     /// RFC 8656 §11.3: a datagram from a peer at the relay socket of allocation `id`.
@@ -280,55 +271,91 @@ impl<E: Environment> Server<E> {
         datagram: Range<usize>,
         now: Tick,
     ) -> Handled {
-        let Self {
-            table,
-            rng,
-            config,
-            counters,
-            ..
-        } = self;
-        let Some(allocation) = table.by_id(id) else {
-            return self.drop(DropReason::NoRelay);
-        };
+        if buf.get(datagram.clone()).is_none() {
+            return self.drop(DropReason::Malformed);
+        }
+        let key = Key::Peer(id, source);
+        if !self.goes_on(&key, now)
+            && let Err(reason) = self.begin_from_peer(key, id, source, now)
+        {
+            return self.drop(reason);
+        }
+        self.carry(buf, datagram)
+    }
+
+    fn begin_from_peer(
+        &mut self,
+        key: Key,
+        id: AllocationId,
+        source: SocketAddr,
+        now: Tick,
+    ) -> Result<(), DropReason> {
+        let index = self.table.index_of_id(id).ok_or(DropReason::NoRelay)?;
+        let allocation = self.table.at(index).ok_or(DropReason::NoRelay)?;
         // A node of the fleet may be seen under another address than clients know it by.
-        let peer = config.judge.named(config.judge.outer(source));
-        let verdict = config.judge.peer(&allocation.policy, peer);
+        let judge = &self.config.judge;
+        let peer = judge.named(judge.outer(source));
+        let verdict = judge.peer(&allocation.policy, peer);
         // A hairpin never comes by the kernel.
         if verdict == Verdict::OwnRelay {
-            return self.drop(DropReason::ByKernel);
+            return Err(DropReason::ByKernel);
         }
         if allocation
             .relay(AddressFamily::of(peer.ip()), now)
             .is_none()
         {
-            return self.drop(DropReason::NoRelay);
+            return Err(DropReason::NoRelay);
         }
         if allocation.permission(peer.ip(), now).is_none() {
             allocation.meters.drops.add_shared(1);
-            return self.drop(DropReason::NoPermission);
+            return Err(DropReason::NoPermission);
         }
         if !verdict.is_admitted() {
             allocation.meters.drops.add_shared(1);
-            return self.drop(DropReason::PolicyRefused);
+            return Err(DropReason::PolicyRefused);
         }
-        let length = datagram.len();
         let framing = allocation.framing(peer, now);
         let path = match framing {
             Framing::Channel(_) => Path::Relay,
             Framing::Indication => Path::Indication,
         };
+        self.run = Some(Run {
+            key,
+            now,
+            way: Way::Client {
+                client: allocation.tuple,
+                framing,
+                peer,
+            },
+            path,
+            account: Account::In { receiver: index },
+            volume: Volume::default(),
+        });
+        Ok(())
+    }
+
+    /// Sends the payload along the run that goes on.
+    fn carry(&mut self, buf: &mut [u8], payload: Range<usize>) -> Handled {
+        let Self {
+            run,
+            rng,
+            aside,
+            table,
+            ..
+        } = self;
+        let Some(run) = run else {
+            return self.drop(DropReason::NoAllocation);
+        };
+        let length = payload.len();
         let id = || TransactionId::new(super::random(rng));
-        match frame(buf, datagram, framing, peer, allocation.tuple, id) {
-            Ok(range) => {
-                allocation.meters.sent(path, length);
-                counters.relayed(path, Direction::Out, length);
-                Handled::Forward(Forward {
-                    range,
-                    to: Target::Client(allocation.tuple),
-                })
+        match run.way.frame(buf, payload, aside, id) {
+            Ok(forward) => {
+                run.volume.packets += 1;
+                run.volume.bytes += length as u64;
+                Handled::Forward(forward)
             }
             Err(reason) => {
-                allocation.meters.drops.add_shared(1);
+                run.count_drop(table);
                 self.drop(reason)
             }
         }
@@ -341,26 +368,6 @@ impl<E: Environment> Server<E> {
             None => self.drop(DropReason::NoAllocation),
         }
     }
-}
-
-/// Frames a payload for a client, in place.
-fn frame(
-    buf: &mut [u8],
-    payload: Range<usize>,
-    framing: Framing,
-    peer: SocketAddr,
-    client: FiveTuple,
-    id: impl FnOnce() -> TransactionId,
-) -> Result<Range<usize>, DropReason> {
-    let framed = match framing {
-        Framing::Channel(number) => frame_channel_data(buf, payload, number),
-        Framing::Indication => frame_data_indication(buf, payload, peer, id()),
-    };
-    let largest = LARGEST[usize::from(client.client.expose().is_ipv6())];
-    framed
-        .ok()
-        .filter(|range| range.len() <= largest)
-        .ok_or(DropReason::TooLarge)
 }
 
 /// Where in `whole` the slice `part` of it lies.

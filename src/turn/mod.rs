@@ -8,7 +8,7 @@
 //! and [`Server::handle_timeout`]. Each says at once what is to be done, in a [`Handled`]; nothing
 //! is queued but [`Event`]s, which [`Server::poll_event`] hands out. [`Server::poll_timeout`] says
 //! when `handle_timeout` wants to be called. What the server needs from the house around it, it
-//! asks through [`Environment`].
+//! asks through [`Environment`]. Datagrams come in batches, each ended by [`Server::settle`].
 //!
 //! The path of a packet is `forward.rs`, which looks up and frames in place; the path of a request
 //! is `request.rs` and then one module per method.
@@ -37,6 +37,7 @@ pub mod quota;
 mod refresh;
 mod request;
 pub mod route;
+mod run;
 mod server_config;
 pub mod stats;
 mod table;
@@ -57,13 +58,14 @@ pub use address::{ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Work
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
 pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};
-pub use outcome::{EndReason, Event, Forward, Fragmentation, Handled, Target};
+pub use outcome::{EndReason, Event, Forward, Fragmentation, Handled, Head, Target};
 pub use pseudonym::{Pseudonym, Pseudonymizer};
 pub use route::AllocationId;
 pub use server_config::{Bind, ServerConfig};
 
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
+use run::{Aside, Run};
 use stats::{Counters, DropReason};
 use table::AllocationTable;
 
@@ -74,7 +76,7 @@ const ANSWER_LEN: usize = 1_024;
 
 /// A sans-IO TURN server.
 #[derive(Debug)]
-pub struct Server<E> {
+pub struct Server<E: Environment> {
     config: Arc<ServerConfig>,
     environment: E,
     worker: WorkerId,
@@ -82,6 +84,8 @@ pub struct Server<E> {
     counters: Arc<Counters>,
     events: VecDeque<Event>,
     rng: StdRng,
+    run: Option<Run<E::Held>>,
+    aside: Aside,
     answer: Box<[u8; ANSWER_LEN]>,
     answer_len: usize,
 }
@@ -104,13 +108,17 @@ impl<E: Environment> Server<E> {
             counters: Arc::default(),
             events: VecDeque::new(),
             rng: StdRng::from_seed(seed),
+            run: None,
+            aside: Aside::default(),
             answer: Box::new([0; ANSWER_LEN]),
             answer_len: 0,
         }
     }
 
     /// A datagram that a client sent to a listener: `datagram` of `buf`. What goes on is framed in
-    /// place, for which `buf` needs [`DATA_INDICATION_HEADROOM`](crate::proto::DATA_INDICATION_HEADROOM) bytes before the datagram and three after it.
+    /// place where `buf` has room around the datagram:
+    /// [`DATA_INDICATION_HEADROOM`](crate::proto::DATA_INDICATION_HEADROOM) bytes before it and
+    /// three behind are always enough. Else its header lies in [`head`](Self::head).
     pub fn handle_client(
         &mut self,
         tuple: FiveTuple,
@@ -133,7 +141,10 @@ impl<E: Environment> Server<E> {
                         Err(reason) => self.drop(reason),
                     }
                 }
-                Ok(message) => self.handle_message(tuple, message, clock),
+                Ok(message) => {
+                    self.settle();
+                    self.handle_message(tuple, message, clock)
+                }
                 Err(DecodeError::BadCookie) => self.drop(DropReason::NoCookie),
                 Err(_) => self.drop(DropReason::Malformed),
             },
@@ -154,6 +165,7 @@ impl<E: Environment> Server<E> {
 
     /// Another worker gave this worker's allocation `id` notice; see [`Environment::condemn`].
     pub fn handle_condemned(&mut self, id: AllocationId, now: Tick) {
+        self.settle();
         if let Some(allocation) = self.table.by_id(id) {
             let tuple = allocation.tuple;
             self.end(&tuple, EndReason::Replaced, now);
@@ -162,6 +174,7 @@ impl<E: Environment> Server<E> {
 
     /// Ends what has expired.
     pub fn handle_timeout(&mut self, now: Tick) {
+        self.settle();
         while let Some(tuple) = self.table.take_due(now) {
             self.reap(&tuple, EndReason::Expired, now);
         }
@@ -170,6 +183,7 @@ impl<E: Environment> Server<E> {
     /// The rules changed. Permissions and channels that the new ones do not admit end at once;
     /// relayed addresses and policies of living allocations stay what they are.
     pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
+        self.settle();
         self.config = config;
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
@@ -181,6 +195,7 @@ impl<E: Environment> Server<E> {
 
     /// Ends every allocation, because the server stops.
     pub fn stop(&mut self, now: Tick) {
+        self.settle();
         for tuple in self.table.tuples() {
             self.end(&tuple, EndReason::Stopped, now);
         }
@@ -203,7 +218,24 @@ impl<E: Environment> Server<E> {
         self.answer.get(..self.answer_len).unwrap_or_default()
     }
 
-    /// What this server has counted, to be read at any time.
+    /// The header of the datagram that was handled last, if its [`Forward`] says [`Head::Aside`].
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        self.aside.bytes()
+    }
+
+    /// The batch is done: what went through it is counted, and the next packet looks up its way
+    /// anew. Until then packets that take the same way as the one before are neither judged nor
+    /// counted by themselves.
+    pub fn settle(&mut self) {
+        if let Some(run) = &self.run {
+            run.count(&self.table, &self.counters);
+            self.run = None;
+        }
+    }
+
+    /// What this server has counted up to the last [`settle`](Self::settle), to be read at any
+    /// time.
     #[must_use]
     pub const fn counters(&self) -> &Arc<Counters> {
         &self.counters

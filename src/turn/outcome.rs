@@ -25,13 +25,28 @@ pub enum Handled {
     Elsewhere(WorkerId),
 }
 
-/// A packet that goes on.
+/// A packet that goes on: [`Server::head`](super::Server::head), then bytes of the buffer, then
+/// zeros.
 #[derive(Debug)]
 pub struct Forward {
+    /// Whether the header did not fit in front of the payload and lies aside, in
+    /// [`Server::head`](super::Server::head).
+    pub head: Head,
     /// What of the buffer is to be sent; it lies around the payload that came.
     pub range: Range<usize>,
+    /// Zero bytes to be sent behind it.
+    pub padding: usize,
     /// Where to.
     pub to: Target,
+}
+
+/// Where the header of a packet that goes on is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// In the buffer, in front of the payload; or there is none.
+    InPlace,
+    /// In [`Server::head`](super::Server::head).
+    Aside,
 }
 
 /// Where a packet goes on to.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::proto::ChannelNumber;
@@ -199,6 +200,14 @@ pub(crate) fn framing(channels: &[ChannelBinding], peer: SocketAddr, now: Tick) 
 
 /// Where landings are found: the data plane's directory, or a map in a simulation.
 pub trait Landings {
+    /// A landing in hand, which stays readable though it be withdrawn meanwhile.
+    type Held: Deref<Target = Option<Arc<Landing>>> + fmt::Debug;
+
+    /// Takes the landing of `relayed` in hand, if one is published.
+    fn hold(&self, relayed: RelayedAddr) -> Self::Held;
+
     /// Looks at the landing of `relayed`, if one is published.
-    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R>;
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+        self.hold(relayed).as_deref().map(look)
+    }
 }

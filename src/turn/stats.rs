@@ -156,6 +156,13 @@ pub struct Traffic {
     pub bytes: Counter,
 }
 
+/// A run of packets and the bytes of their payload, before they are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Volume {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
 /// What went through one allocation. Two relayed addresses of a dual allocation share it.
 #[derive(Debug, Default)]
 pub struct Meters {
@@ -172,18 +179,18 @@ impl Meters {
         &self.traffic[path as usize][direction as usize]
     }
 
-    /// Counts one packet from the client; the client's worker alone does so.
-    pub(crate) fn received(&self, path: Path, bytes: usize) {
+    /// Counts a run from the client; the client's worker alone does so.
+    pub(crate) fn received(&self, path: Path, run: Volume) {
         let traffic = self.traffic(path, Direction::In);
-        traffic.packets.add(1);
-        traffic.bytes.add(bytes as u64);
+        traffic.packets.add(run.packets);
+        traffic.bytes.add(run.bytes);
     }
 
-    /// Counts one packet to the client; any worker may do so.
-    pub(crate) fn sent(&self, path: Path, bytes: usize) {
+    /// Counts a run to the client; any worker may do so.
+    pub(crate) fn sent(&self, path: Path, run: Volume) {
         let traffic = self.traffic(path, Direction::Out);
-        traffic.packets.add_shared(1);
-        traffic.bytes.add_shared(bytes as u64);
+        traffic.packets.add_shared(run.packets);
+        traffic.bytes.add_shared(run.bytes);
     }
 
     /// Notes that the client gave a sign of life.
@@ -242,11 +249,11 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts one relayed packet.
-    pub(crate) fn relayed(&self, path: Path, direction: Direction, bytes: usize) {
+    /// Counts a relayed run.
+    pub(crate) fn relayed(&self, path: Path, direction: Direction, run: Volume) {
         let traffic = &self.traffic[path as usize][direction as usize];
-        traffic.packets.add(1);
-        traffic.bytes.add(bytes as u64);
+        traffic.packets.add(run.packets);
+        traffic.bytes.add(run.bytes);
     }
 
     /// Counts `n` packets dropped for `reason`.

@@ -30,6 +30,26 @@ impl AllocationTable {
         self.slots.get_mut(*self.by_tuple.get(tuple)?)
     }
 
+    /// Where the allocation on `tuple` stands, until the table changes.
+    pub(crate) fn index_of(&self, tuple: &FiveTuple) -> Option<usize> {
+        self.by_tuple.get(tuple).copied()
+    }
+
+    /// Where the allocation named `id` stands, until the table changes.
+    pub(crate) fn index_of_id(&self, id: AllocationId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The allocation that stands at `index`.
+    pub(crate) fn at(&self, index: usize) -> Option<&Allocation> {
+        self.slots.get(index)
+    }
+
+    /// The allocation that stands at `index`, to be changed.
+    pub(crate) fn at_mut(&mut self, index: usize) -> Option<&mut Allocation> {
+        self.slots.get_mut(index)
+    }
+
     /// The allocation named `id`.
     pub(crate) fn by_id(&self, id: AllocationId) -> Option<&Allocation> {
         self.slots.get(*self.by_id.get(&id)?)

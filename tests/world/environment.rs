@@ -17,7 +17,8 @@ use taciturn::turn::quota::{Admitted, Holding, Users};
 use taciturn::turn::route::{Landing, Landings};
 use taciturn::turn::unvalidated::{Rate, Unvalidated};
 use taciturn::turn::{
-    AllocationId, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
+    AllocationId, Environment, FiveTuple, Forward, Head, RelayedAddr, Server, SocketRefused, Tick,
+    WorkerId,
 };
 
 /// The tables that all workers share.
@@ -68,10 +69,23 @@ pub struct Room {
     pub worker: WorkerId,
 }
 
+/// A landing in hand.
+#[derive(Debug)]
+pub struct Held(pub Option<Arc<Landing>>);
+
+impl std::ops::Deref for Held {
+    type Target = Option<Arc<Landing>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 impl Landings for Room {
-    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
-        let landing = self.house.borrow().landings.get(&relayed).cloned();
-        landing.map(|landing| look(&landing))
+    type Held = Held;
+
+    fn hold(&self, relayed: RelayedAddr) -> Held {
+        Held(self.house.borrow().landings.get(&relayed).cloned())
     }
 }
 
@@ -150,4 +164,15 @@ impl Environment for Room {
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
         self.house.borrow().unvalidated.allow(ip, now)
     }
+}
+
+/// The bytes of a packet that goes on.
+pub fn forwarded<E: Environment>(server: &Server<E>, buf: &[u8], forward: &Forward) -> Vec<u8> {
+    let head = match forward.head {
+        Head::InPlace => &[],
+        Head::Aside => server.head(),
+    };
+    let mut bytes = [head, &buf[forward.range.clone()]].concat();
+    bytes.resize(bytes.len() + forward.padding, 0);
+    bytes
 }

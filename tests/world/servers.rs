@@ -25,7 +25,7 @@ use taciturn::turn::{
 use zeroize::Zeroizing;
 
 use super::client::Client;
-use super::environment::{House, Room};
+use super::environment::{House, Room, forwarded};
 use super::message::{Answer, Received};
 
 pub const REALM: &str = "calls.test";
@@ -320,13 +320,14 @@ impl World {
         DATA_INDICATION_HEADROOM..DATA_INDICATION_HEADROOM + bytes.len()
     }
 
-    fn finish(&self, worker: WorkerId, handled: Handled) -> Outcome {
-        let server = &self.servers[usize::from(worker.0)];
+    fn finish(&mut self, worker: WorkerId, handled: Handled) -> Outcome {
+        let server = &mut self.servers[usize::from(worker.0)];
+        server.settle();
         assert_eq!(server.check_invariants(), Ok(()));
         match handled {
             Handled::Answer => Outcome::Answer(Answer(server.answer().to_vec())),
             Handled::Forward(forward) => {
-                let bytes = self.buf[forward.range].to_vec();
+                let bytes = forwarded(server, &self.buf, &forward);
                 match forward.to {
                     Target::Client(to) => Outcome::Client { to, bytes },
                     Target::Peer {

@@ -75,7 +75,7 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
 /// Room for a `sockaddr_in` or `sockaddr_in6`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub(super) struct SocketName([u8; Self::SIZE]);
 
@@ -153,6 +153,15 @@ pub(super) fn int_message(level: c_int, kind: c_int, value: c_int) -> [u8; INT_M
     message[8..12].copy_from_slice(&level.to_ne_bytes());
     message[12..16].copy_from_slice(&kind.to_ne_bytes());
     message[16..20].copy_from_slice(&value.to_ne_bytes());
+    message
+}
+
+/// A control message that carries one `u16`; it takes as many bytes as one with an `int`.
+pub(super) fn short_message(level: c_int, kind: c_int, value: u16) -> [u8; INT_MESSAGE] {
+    let mut message = int_message(level, kind, 0);
+    let length = CMSG_HEADER + size_of::<u16>();
+    message[..8].copy_from_slice(&length.to_ne_bytes());
+    message[16..18].copy_from_slice(&value.to_ne_bytes());
     message
 }
 

@@ -21,6 +21,7 @@ mod machine;
 mod poll;
 mod receive;
 mod send;
+mod send_batch;
 #[cfg(test)]
 mod testing;
 mod udp;
@@ -32,5 +33,6 @@ pub use machine::{
 };
 pub use poll::{Poller, Ready, Waker};
 pub use receive::{HEADROOM, Received, RecvBatch, TAILROOM};
-pub use send::{Refused, SendBatch, Sent, send_to, send_to_dont_fragment};
+pub use send::{Refused, Sent, send_parts, send_to, send_to_dont_fragment};
+pub use send_batch::{Packet, SendBatch};
 pub use udp::{Ecn, SocketOptions, UdpSocket};

@@ -39,6 +39,9 @@ pub struct Received {
     pub source: SocketAddr,
     /// Bytes in the slot.
     pub len: usize,
+    /// Where the bytes are several datagrams of one flow that the kernel merged (`UDP_GRO`): the
+    /// length of each but the last, which may be shorter. Else `len`.
+    pub segment: usize,
     /// The ECN bits it arrived with.
     pub ecn: Ecn,
     /// It was longer than the slot, and its end is lost.
@@ -49,6 +52,7 @@ impl fmt::Debug for Received {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Received")
             .field("len", &self.len)
+            .field("segment", &self.segment)
             .field("ecn", &self.ecn)
             .field("truncated", &self.truncated)
             .finish_non_exhaustive()
@@ -177,12 +181,15 @@ impl RecvBatch {
     /// If the batch has no such slot.
     pub fn datagram(&self, index: usize) -> Received {
         let header = &self.headers[index];
+        let len = self.len(index);
+        let told = told(self.control(index));
         Received {
             source: self.names[index]
                 .address(header.msg_hdr.msg_namelen)
                 .unwrap_or(UNKNOWN),
-            len: self.len(index),
-            ecn: ecn(self.control(index)),
+            len,
+            segment: told.segment.filter(|s| *s > 0).unwrap_or(len).min(len),
+            ecn: told.ecn,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         }
     }
@@ -199,9 +206,21 @@ impl RecvBatch {
 
     /// The bytes at `range` of the whole slot `index`; none if there are not that many.
     pub fn bytes(&self, index: usize, range: Range<usize>) -> Option<&[u8]> {
-        let start = index.checked_mul(self.stride)?;
-        let slot = self.memory.get(start..start.checked_add(self.slot_len)?)?;
-        slot.get(range)
+        let (start, len) = self.place(index, &range)?;
+        self.memory.get(start..start + len)
+    }
+
+    /// Where in the batch's memory the bytes at `range` of slot `index` begin, and how many they
+    /// are; none if they are not all in the slot.
+    pub(super) fn place(&self, index: usize, range: &Range<usize>) -> Option<(usize, usize)> {
+        let is_inside = index < self.slots() && range.end <= self.slot_len;
+        let len = range.end.checked_sub(range.start)?;
+        is_inside.then(|| (index * self.stride + range.start, len))
+    }
+
+    /// `len` bytes of the memory from `start` on, as [`place`](Self::place) told them.
+    pub(super) fn memory(&self, start: usize, len: usize) -> &[u8] {
+        self.memory.get(start..start + len).unwrap_or_default()
     }
 
     /// Errors of sockets passed over since the batch was made.
@@ -230,24 +249,35 @@ impl fmt::Debug for RecvBatch {
     }
 }
 
-fn ecn(control: &[u8]) -> Ecn {
+/// What control messages say of a datagram.
+#[derive(Default)]
+struct Told {
+    ecn: Ecn,
+    segment: Option<usize>,
+}
+
+fn told(control: &[u8]) -> Told {
+    let mut told = Told::default();
     for message in control_messages(control) {
         match (message.level, message.kind) {
             // IPv4 gives one byte.
             (libc::IPPROTO_IP, libc::IP_TOS) => {
-                return message
+                told.ecn = message
                     .data
                     .first()
                     .map_or(Ecn::NotEct, |&tos| Ecn::from_bits(tos));
             }
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 let class = message.int().and_then(|class| u8::try_from(class).ok());
-                return class.map_or(Ecn::NotEct, Ecn::from_bits);
+                told.ecn = class.map_or(Ecn::NotEct, Ecn::from_bits);
+            }
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                told.segment = message.int().and_then(|size| usize::try_from(size).ok());
             }
             _ => {}
         }
     }
-    Ecn::NotEct
+    told
 }
 
 /// A header that points nowhere.

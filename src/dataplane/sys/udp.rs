@@ -126,6 +126,11 @@ impl UdpSocket {
             set_option(&socket, level, libc::IPV6_AUTOFLOWLABEL, 0)?;
         }
         set_receive_buffer(&socket, options.receive_buffer)?;
+        // Datagrams of one flow that came in one after the other are handed over in one piece
+        // (udp(7), Linux 5.0). A kernel that cannot merge hands them over one by one.
+        if set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_err() {
+            tracing::debug!("this kernel does not merge UDP datagrams on receipt");
+        }
         if port == Port::Shared {
             socket.set_reuse_port(true)?;
         }

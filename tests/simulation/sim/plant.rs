@@ -12,7 +12,7 @@ use taciturn::turn::{
     AllocationId, Deadline, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
 };
 
-use super::environment::Room;
+use super::environment::{Held, Room};
 
 /// What is wrong with a house.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,12 +137,14 @@ fn copy(landing: &Landing) -> Landing {
 }
 
 impl Landings for Planted {
-    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+    type Held = Held;
+
+    fn hold(&self, relayed: RelayedAddr) -> Held {
+        let held = self.room.hold(relayed);
         if self.plant == Plant::Nothing {
-            return self.room.with(relayed, look);
+            return held;
         }
-        self.room
-            .with(relayed, |landing| look(&self.alter(landing)))
+        Held(held.as_deref().map(|landing| Arc::new(self.alter(landing))))
     }
 }
 

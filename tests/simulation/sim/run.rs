@@ -2,18 +2,19 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use taciturn::proto::{DATA_INDICATION_HEADROOM, TransactionId};
 use taciturn::turn::{
-    AllocationId, ClientAddr, Clock, Event, FiveTuple, Forward, Fragmentation, Handled, ListenerId,
+    AllocationId, ClientAddr, Clock, Event, FiveTuple, Fragmentation, Handled, ListenerId,
     PeerAddr, RelayedAddr, Server, Target, Tick, WorkerId,
 };
 
 use super::action::Action;
 use super::dice::Dice;
-use super::environment::{House, Room};
+use super::environment::{House, Room, forwarded};
 use super::model::{Fate, Model};
 use super::plant::{Plant, Planted};
 use super::setting::{EPOCH, SECOND, Setting, address, shared};
@@ -223,10 +224,11 @@ impl Run {
     ) -> Result<Outcome, String> {
         let mut worker = worker;
         for _ in 0..2 {
-            let range = self.load(datagram);
+            let (buf, range) = load(&mut self.buf, datagram);
             let clock = self.clock();
             let server = &mut self.servers[worker];
-            let handled = server.handle_client(tuple, &mut self.buf, range, clock);
+            let handled = server.handle_client(tuple, &mut self.buf[buf.clone()], range, clock);
+            server.settle();
             if let Handled::Elsewhere(owner) = handled {
                 let owner = usize::from(owner.0);
                 let expected = self.model.on(tuple).map(|allocation| allocation.worker);
@@ -237,7 +239,7 @@ impl Run {
                 worker = owner;
                 continue;
             }
-            return self.outcome(worker, handled);
+            return self.outcome(worker, buf, handled);
         }
         Err("a datagram was handed over twice".to_owned())
     }
@@ -249,20 +251,21 @@ impl Run {
         source: SocketAddr,
         datagram: &[u8],
     ) -> Result<Outcome, String> {
-        let range = self.load(datagram);
+        let (buf, range) = load(&mut self.buf, datagram);
         let tick = self.tick();
         let source = PeerAddr::new(source);
-        let handled = self.servers[worker].handle_peer(id, source, &mut self.buf, range, tick);
-        self.outcome(worker, handled)
+        let server = &mut self.servers[worker];
+        let handled = server.handle_peer(id, source, &mut self.buf[buf.clone()], range, tick);
+        server.settle();
+        self.outcome(worker, buf, handled)
     }
 
-    fn load(&mut self, datagram: &[u8]) -> std::ops::Range<usize> {
-        let range = DATA_INDICATION_HEADROOM..DATA_INDICATION_HEADROOM + datagram.len();
-        self.buf[range.clone()].copy_from_slice(datagram);
-        range
-    }
-
-    fn outcome(&mut self, worker: usize, handled: Handled) -> Result<Outcome, String> {
+    fn outcome(
+        &mut self,
+        worker: usize,
+        buf: Range<usize>,
+        handled: Handled,
+    ) -> Result<Outcome, String> {
         self.drain_events()?;
         Ok(match handled {
             Handled::Answer => Outcome::Answer(self.servers[worker].answer().to_vec()),
@@ -273,9 +276,9 @@ impl Run {
                 Outcome::Dropped
             }
             Handled::Elsewhere(_) => return Err("a peer's datagram was handed over".to_owned()),
-            Handled::Forward(Forward { range, to }) => {
-                let bytes = self.buf[range].to_vec();
-                let fate = fate(&to, &bytes)?;
+            Handled::Forward(forward) => {
+                let bytes = forwarded(&self.servers[worker], &self.buf[buf], &forward);
+                let fate = fate(&forward.to, &bytes)?;
                 Outcome::Data(fate, bytes)
             }
         })
@@ -344,4 +347,16 @@ fn fate(to: &Target, bytes: &[u8]) -> Result<Fate, String> {
             },
         },
     })
+}
+
+/// Puts a datagram where it has room around it, or every third length where it has none; says what
+/// belongs to it, and where it lies in that.
+fn load(buf: &mut [u8], datagram: &[u8]) -> (Range<usize>, Range<usize>) {
+    let range = DATA_INDICATION_HEADROOM..DATA_INDICATION_HEADROOM + datagram.len();
+    buf[range.clone()].copy_from_slice(datagram);
+    if datagram.len().is_multiple_of(3) {
+        (range, 0..datagram.len())
+    } else {
+        (0..buf.len(), range)
+    }
 }

@@ -1,0 +1,234 @@
+//! A run: packets that take the same way within one batch. The way is found once, by the first of
+//! them; what went along it is counted once, when the run ends.
+//!
+//! A run lives within one moment: [`Server::settle`](super::Server::settle) ends it after each
+//! batch, and so does every input that may change a route. What another worker changes meanwhile
+//! is seen from the next batch on, as if the packets had come a moment earlier.
+//!
+//! Measured (`cargo bench --bench forward`): see the module `forward`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use crate::proto::{
+    CHANNEL_DATA_HEADROOM, DATA_INDICATION_HEADROOM, Full, TransactionId, data_indication_headroom,
+    frame_channel_data, frame_data_indication, write_channel_data_head, write_data_indication_head,
+};
+use crate::turn::address::FiveTuple;
+use crate::turn::clock::Tick;
+use crate::turn::outcome::{Forward, Fragmentation, Head, Target};
+use crate::turn::route::{AllocationId, Framing, Landing};
+use crate::turn::stats::{Counters, Direction, DropReason, Path, Volume};
+use crate::turn::table::AllocationTable;
+
+/// What packets of one run have in common when they come in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// ChannelData from a client, on this channel.
+    Channel(FiveTuple, u16),
+    /// Send indications from a client to one peer.
+    Indication(FiveTuple, SocketAddr, Fragmentation),
+    /// A peer's datagrams at the relay socket of an allocation.
+    Peer(AllocationId, SocketAddr),
+}
+
+/// Where packets of a run go, and in which shape.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// To a client, framed as it came from `peer`.
+    Client {
+        client: FiveTuple,
+        framing: Framing,
+        peer: SocketAddr,
+    },
+    /// To a peer, bare.
+    Peer(Target),
+}
+
+/// On whose account a run goes. Allocations are named by their place in the worker's table, which
+/// does not change while a run lasts.
+#[derive(Debug)]
+pub(crate) enum Account<H> {
+    /// From one allocation of this server to another.
+    Hairpin { sender: usize, landing: H },
+    /// From a client to a peer, by a relay socket.
+    Out { sender: usize },
+    /// From a peer to a client.
+    In { receiver: usize },
+}
+
+/// Packets on one way at one moment.
+pub(crate) struct Run<H> {
+    pub(crate) key: Key,
+    pub(crate) now: Tick,
+    pub(crate) way: Way,
+    pub(crate) path: Path,
+    pub(crate) account: Account<H>,
+    pub(crate) volume: Volume,
+}
+
+impl<H> fmt::Debug for Run<H> {
+    /// Without key and way, which name endpoints.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("now", &self.now)
+            .field("path", &self.path)
+            .field("volume", &self.volume)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: Deref<Target = Option<Arc<Landing>>>> Run<H> {
+    /// Whether a packet that comes in with `key` at `now` takes this way.
+    pub(crate) fn takes(&self, key: &Key, now: Tick) -> bool {
+        self.now == now && self.key == *key
+    }
+
+    /// Counts what went: on both allocations and on the path.
+    pub(crate) fn count(&self, table: &AllocationTable, counters: &Counters) {
+        let (path, volume) = (self.path, self.volume);
+        match &self.account {
+            Account::Hairpin { sender, landing } => {
+                if let Some(sender) = table.at(*sender) {
+                    sender.meters.received(path, volume);
+                }
+                if let Some(landing) = landing.as_deref() {
+                    landing.meters.sent(path, volume);
+                }
+                counters.relayed(path, Direction::In, volume);
+                counters.relayed(path, Direction::Out, volume);
+            }
+            Account::Out { sender } => {
+                if let Some(sender) = table.at(*sender) {
+                    sender.meters.received(path, volume);
+                }
+                counters.relayed(path, Direction::In, volume);
+            }
+            Account::In { receiver } => {
+                if let Some(receiver) = table.at(*receiver) {
+                    receiver.meters.sent(path, volume);
+                }
+                counters.relayed(path, Direction::Out, volume);
+            }
+        }
+    }
+
+    /// Counts a packet for the receiver that did not fit its framing.
+    pub(crate) fn count_drop(&self, table: &AllocationTable) {
+        let meters = match &self.account {
+            Account::Hairpin { landing, .. } => landing.as_deref().map(|l| &l.meters),
+            Account::In { receiver } => table.at(*receiver).map(|a| &a.meters),
+            Account::Out { .. } => None,
+        };
+        if let Some(meters) = meters {
+            meters.drops.add_shared(1);
+        }
+    }
+}
+
+/// The largest payload of a UDP datagram on IPv4 and on IPv6.
+const LARGEST: [usize; 2] = [65_507, 65_527];
+
+impl Way {
+    /// Makes of a payload what leaves on this way: in place where `buf` has room around it, else
+    /// with its header in `aside`.
+    pub(crate) fn frame(
+        &self,
+        buf: &mut [u8],
+        payload: Range<usize>,
+        aside: &mut Aside,
+        id: impl FnOnce() -> TransactionId,
+    ) -> Result<Forward, DropReason> {
+        let (client, framing, peer) = match *self {
+            Self::Client {
+                client,
+                framing,
+                peer,
+            } => (client, framing, peer),
+            Self::Peer(to) => {
+                return Ok(Forward {
+                    head: Head::InPlace,
+                    range: payload,
+                    padding: 0,
+                    to,
+                });
+            }
+        };
+        let (headroom, padding) = match framing {
+            Framing::Channel(_) => (CHANNEL_DATA_HEADROOM, 0),
+            Framing::Indication => (
+                data_indication_headroom(peer),
+                payload.len().next_multiple_of(4) - payload.len(),
+            ),
+        };
+        let largest = LARGEST[usize::from(client.client.expose().is_ipv6())];
+        if headroom + payload.len() + padding > largest {
+            return Err(DropReason::TooLarge);
+        }
+        let to = Target::Client(client);
+        if payload.start >= headroom && payload.end + padding <= buf.len() {
+            let framed = match framing {
+                Framing::Channel(number) => frame_channel_data(buf, payload, number),
+                Framing::Indication => frame_data_indication(buf, payload, peer, id()),
+            };
+            return framed
+                .map(|range| Forward {
+                    head: Head::InPlace,
+                    range,
+                    padding: 0,
+                    to,
+                })
+                .map_err(|_| DropReason::TooLarge);
+        }
+        aside
+            .write(framing, payload.len(), peer, id)
+            .map_err(|_| DropReason::TooLarge)?;
+        Ok(Forward {
+            head: Head::Aside,
+            range: payload,
+            padding,
+            to,
+        })
+    }
+}
+
+/// A header that found no room in front of its payload.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    bytes: [u8; DATA_INDICATION_HEADROOM],
+    len: usize,
+}
+
+impl Default for Aside {
+    fn default() -> Self {
+        Self {
+            bytes: [0; DATA_INDICATION_HEADROOM],
+            len: 0,
+        }
+    }
+}
+
+impl Aside {
+    /// The header that was written last.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn write(
+        &mut self,
+        framing: Framing,
+        payload: usize,
+        peer: SocketAddr,
+        id: impl FnOnce() -> TransactionId,
+    ) -> Result<(), Full> {
+        self.len = match framing {
+            Framing::Channel(number) => write_channel_data_head(&mut self.bytes, payload, number)?,
+            Framing::Indication => {
+                write_data_indication_head(&mut self.bytes, payload, peer, id())?
+            }
+        };
+        Ok(())
+    }
+}
