@@ -26,19 +26,28 @@ fn decode_an_authenticated_request(bencher: Bencher<'_, '_>) {
     bencher.bench(|| Message::decode(black_box(&bytes)).is_ok());
 }
 
-#[divan::bench]
-fn hairpin_from_channel_to_channel(bencher: Bencher<'_, '_>) {
+/// Whether the packet is the first on its way within a batch, or follows another one there.
+const PLACES: [Place; 2] = [Place::First, Place::Following];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    First,
+    Following,
+}
+
+#[divan::bench(args = PLACES)]
+fn hairpin_from_channel_to_channel(bencher: Bencher<'_, '_>, place: Place) {
     let number = 0x4001_u16;
     let mut datagram = number.to_be_bytes().to_vec();
     datagram.extend(172_u16.to_be_bytes());
     datagram.extend(PAYLOAD);
     let framing = Framing::Channel(number);
-    forward(bencher, framing, |_| datagram.clone());
+    forward(bencher, framing, place, |_| datagram.clone());
 }
 
-#[divan::bench]
-fn hairpin_from_indication_to_indication(bencher: Bencher<'_, '_>) {
-    forward(bencher, Framing::Indication, |call| {
+#[divan::bench(args = PLACES)]
+fn hairpin_from_indication_to_indication(bencher: Bencher<'_, '_>, place: Place) {
+    forward(bencher, Framing::Indication, place, |call| {
         call.alice.send_indication(call.b, &PAYLOAD).bytes()
     });
 }
@@ -46,6 +55,7 @@ fn hairpin_from_indication_to_indication(bencher: Bencher<'_, '_>) {
 fn forward(
     bencher: Bencher<'_, '_>,
     framing: Framing,
+    place: Place,
     datagram: impl FnOnce(&mut Call) -> Vec<u8>,
 ) {
     let mut call = Call::new(Setup::default());
@@ -61,5 +71,8 @@ fn forward(
         buf[range.clone()].copy_from_slice(&datagram);
         let handled = server.handle_client(tuple, &mut buf, range, clock);
         assert!(matches!(handled, Handled::Forward(_)));
+        if place == Place::First {
+            server.settle();
+        }
     });
 }

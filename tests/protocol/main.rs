@@ -20,5 +20,6 @@ mod privacy;
 mod quota;
 mod refresh;
 mod reload;
+mod run;
 mod send;
 mod unvalidated;
