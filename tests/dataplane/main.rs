@@ -11,6 +11,7 @@
 #[path = "../loopback/mod.rs"]
 mod loopback;
 
+mod bursts;
 mod deadlines;
 mod descriptors;
 mod hairpin;
