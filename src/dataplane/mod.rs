@@ -7,6 +7,7 @@
 mod directory;
 mod journal;
 mod listeners;
+mod outgoing;
 mod shared;
 mod source;
 mod surroundings;

@@ -14,17 +14,17 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use crate::dataplane::journal::{Journal, Retiring};
+use crate::dataplane::outgoing::Outgoing;
 use crate::dataplane::shared::{Command, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{
-    self, Ecn, HEADROOM, Packet, Received, RecvBatch, SendBatch, Sent, TAILROOM, UdpSocket, Waker,
-    send_parts, send_to_dont_fragment,
+    self, Ecn, HEADROOM, Packet, Received, RecvBatch, TAILROOM, UdpSocket, Waker,
 };
 use crate::turn::stats::{Counters, DropReason};
 use crate::turn::{
-    AllocationId, ClientAddr, Clock, FiveTuple, Forward, Fragmentation, Handled, Head, ListenerId,
-    PeerAddr, RelayedAddr, Server, Target, Tick, WorkerId,
+    AllocationId, ClientAddr, Clock, FiveTuple, Forward, Handled, Head, ListenerId, PeerAddr,
+    Server, Target, Tick, WorkerId,
 };
 
 /// Datagrams received at once.
@@ -36,13 +36,6 @@ const BUDGET: usize = 4;
 const ZEROS: [u8; 4] = [0; 4];
 /// How long a worker sleeps while somebody may still hold what it withdrew.
 const RETIRE: Duration = Duration::from_millis(5);
-
-/// A listener of this worker, and what waits to leave by it.
-#[derive(Debug)]
-struct Listener {
-    socket: UdpSocket,
-    outgoing: SendBatch<()>,
-}
 
 /// What a worker starts with.
 #[derive(Debug)]
@@ -63,9 +56,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     server: Server<Surroundings>,
     counters: Arc<Counters>,
-    listeners: Vec<Listener>,
-    /// What waits to leave by relay sockets.
-    to_peers: SendBatch<RelayedAddr>,
+    outgoing: Outgoing,
     incoming: RecvBatch,
     spare: Box<[u8]>,
     mailbox: Receiver<Command>,
@@ -100,9 +91,8 @@ impl Worker {
             id: parts.id,
             shared: parts.shared,
             server,
+            outgoing: Outgoing::new(BATCH, Arc::clone(&counters)),
             counters,
-            listeners: Vec::new(),
-            to_peers: SendBatch::new(BATCH),
             incoming: RecvBatch::new(BATCH, LARGEST),
             spare: vec![0; HEADROOM + LARGEST + TAILROOM].into_boxed_slice(),
             mailbox: parts.mailbox,
@@ -181,10 +171,7 @@ impl Worker {
             .environment()
             .watch(&socket, Source::Listener(id.0));
         // It has its place even if it cannot be read from, so that those after it have theirs.
-        self.listeners.push(Listener {
-            socket,
-            outgoing: SendBatch::new(BATCH),
-        });
+        self.outgoing.listen(socket);
         watched
     }
 
@@ -197,7 +184,7 @@ impl Worker {
                 }
                 Command::Condemned(id) => self.server.handle_condemned(id, clock.now),
                 Command::Listen(id, socket) => {
-                    if usize::from(id.0) == self.listeners.len()
+                    if usize::from(id.0) == self.outgoing.listeners()
                         && let Err(error) = self.listen(id, *socket)
                     {
                         tracing::error!(%error, "a listener on a new address was not taken up");
@@ -219,8 +206,8 @@ impl Worker {
             let clock = clock();
             let (socket, door) = match source {
                 Source::Mailbox => return,
-                Source::Listener(place) => match self.listeners.get(usize::from(place)) {
-                    Some(listener) => (&listener.socket, Door::Listener(ListenerId(place))),
+                Source::Listener(place) => match self.outgoing.listener(ListenerId(place)) {
+                    Some(socket) => (socket, Door::Listener(ListenerId(place))),
                     None => return,
                 },
                 Source::Relay { slot, generation } => {
@@ -237,7 +224,8 @@ impl Worker {
                 self.handle(index, door, clock);
             }
             self.server.settle();
-            self.flush();
+            self.outgoing
+                .flush(&self.incoming, self.server.environment());
             if count < BATCH {
                 return;
             }
@@ -331,127 +319,29 @@ impl Worker {
     /// A packet in slot `index` of the batch goes on, with the others that leave by its socket;
     /// `offset` is where in the slot the buffer began that it was handled in.
     fn forward(&mut self, index: usize, offset: usize, forward: Forward, ecn: Ecn) {
-        let Forward {
-            head,
-            range,
-            padding,
-            to,
-        } = forward;
         let packet = Packet {
-            head: match head {
+            head: match forward.head {
                 Head::InPlace => &[],
                 Head::Aside => self.server.head(),
             },
             slot: index,
-            range: range.start + offset..range.end + offset,
-            padding,
+            range: forward.range.start + offset..forward.range.end + offset,
+            padding: forward.padding,
         };
-        match to {
-            Target::Client(tuple) => {
-                let Some(listener) = self.listeners.get_mut(usize::from(tuple.listener.0)) else {
-                    self.counters.dropped(DropReason::SendRefused, 1);
-                    return;
-                };
-                let to = tuple.client.expose();
-                if listener.outgoing.is_full() {
-                    let socket = &listener.socket;
-                    let sent = listener.outgoing.flush(&self.incoming, |()| Some(socket));
-                    note(&self.counters, &sent);
-                }
-                listener.outgoing.push(&self.incoming, &packet, (), to, ecn);
-            }
-            Target::Peer {
-                from,
-                to,
-                fragmentation: Fragmentation::Allowed,
-            } => {
-                if self.to_peers.is_full() {
-                    let environment = self.server.environment();
-                    let socket = |from| environment.relay(from);
-                    let sent = self.to_peers.flush(&self.incoming, socket);
-                    note(&self.counters, &sent);
-                }
-                self.to_peers
-                    .push(&self.incoming, &packet, from, to.expose(), ecn);
-            }
-            Target::Peer {
-                fragmentation: Fragmentation::Forbidden,
-                ..
-            } => {
-                // DF is an option of the socket, so that what came before leaves first.
-                let environment = self.server.environment();
-                let socket = |from| environment.relay(from);
-                let sent = self.to_peers.flush(&self.incoming, socket);
-                note(&self.counters, &sent);
-                let bytes = self
-                    .incoming
-                    .bytes(index, packet.range.clone())
-                    .unwrap_or_default();
-                self.send([packet.head, bytes, &[]], to, ecn);
-            }
-        }
+        let relays = self.server.environment();
+        self.outgoing
+            .push(&packet, forward.to, ecn, &self.incoming, relays);
     }
 
     /// The answer leaves in its turn with what else leaves by the listener.
     fn answer(&mut self, tuple: FiveTuple) {
-        let Some(listener) = self.listeners.get_mut(usize::from(tuple.listener.0)) else {
-            return;
-        };
-        if listener.outgoing.is_full() {
-            let socket = &listener.socket;
-            let sent = listener.outgoing.flush(&self.incoming, |()| Some(socket));
-            note(&self.counters, &sent);
-        }
         let packet = Packet {
             head: self.server.answer(),
             ..Packet::default()
         };
-        let to = tuple.client.expose();
-        listener
-            .outgoing
-            .push(&self.incoming, &packet, (), to, Ecn::NotEct);
-    }
-
-    /// Sends one datagram by itself.
-    fn send(&self, parts: [&[u8]; 3], to: Target, ecn: Ecn) {
-        let (socket, to, fragmentation) = match to {
-            Target::Client(tuple) => {
-                let listener = self.listeners.get(usize::from(tuple.listener.0));
-                let socket = listener.map(|listener| &listener.socket);
-                (socket, tuple.client.expose(), Fragmentation::Allowed)
-            }
-            Target::Peer {
-                from,
-                to,
-                fragmentation,
-            } => (
-                self.server.environment().relay(from),
-                to.expose(),
-                fragmentation,
-            ),
-        };
-        let sent = socket.map(|socket| match fragmentation {
-            Fragmentation::Allowed => send_parts(socket, parts, to, ecn),
-            Fragmentation::Forbidden => send_to_dont_fragment(socket, parts[1], to, ecn),
-        });
-        if !matches!(sent, Some(Ok(_))) {
-            self.counters.dropped(DropReason::SendRefused, 1);
-        }
-    }
-
-    fn flush(&mut self) {
-        for listener in self.listeners.iter_mut().filter(|l| !l.outgoing.is_empty()) {
-            let socket = &listener.socket;
-            let sent = listener.outgoing.flush(&self.incoming, |()| Some(socket));
-            note(&self.counters, &sent);
-        }
-        if !self.to_peers.is_empty() {
-            let environment = self.server.environment();
-            let sent = self
-                .to_peers
-                .flush(&self.incoming, |from| environment.relay(from));
-            note(&self.counters, &sent);
-        }
+        let (to, relays) = (Target::Client(tuple), self.server.environment());
+        self.outgoing
+            .push(&packet, to, Ecn::NotEct, &self.incoming, relays);
     }
 
     /// A datagram that reached another worker. It may not be handed on a second time.
@@ -472,14 +362,14 @@ impl Worker {
                 };
                 let bytes = self.spare.get(forward.range).unwrap_or_default();
                 let padding = ZEROS.get(..forward.padding).unwrap_or_default();
-                self.send([head, bytes, padding], forward.to, ecn);
+                let relays = self.server.environment();
+                self.outgoing
+                    .send([head, bytes, padding], forward.to, ecn, relays);
             }
             Handled::Answer => {
-                self.send(
-                    [self.server.answer(), &[], &[]],
-                    Target::Client(tuple),
-                    Ecn::NotEct,
-                );
+                let parts = [self.server.answer(), &[], &[]];
+                let (to, relays) = (Target::Client(tuple), self.server.environment());
+                self.outgoing.send(parts, to, Ecn::NotEct, relays);
             }
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
             Handled::Consumed | Handled::Dropped(_) => {}
@@ -512,12 +402,6 @@ impl Segment {
             self.stop
         };
         start..stop
-    }
-}
-
-fn note(counters: &Counters, sent: &Sent) {
-    if sent.refused.total() > 0 {
-        counters.dropped(DropReason::SendRefused, sent.refused.total());
     }
 }
 
