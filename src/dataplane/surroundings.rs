@@ -26,6 +26,12 @@ use crate::turn::{
 pub(crate) struct RelaySocket {
     pub(crate) socket: UdpSocket,
     pub(crate) id: AllocationId,
+    /// How many datagrams to look for at once. One, unless the socket is found backlogged turn after
+    /// turn: the system call that finds nothing more is a tax on each packet, and what comes in a
+    /// burst is mostly merged into one piece.
+    pub(crate) expected: usize,
+    /// The turn in which it last had as many as were looked for.
+    filled: u64,
     generation: u32,
 }
 
@@ -97,6 +103,21 @@ impl Surroundings {
             .filter(|relay| relay.generation == generation)
     }
 
+    /// Notes how many datagrams were found in `turn` at the relay socket in a slot.
+    pub(crate) fn found_at(&mut self, slot: u32, datagrams: usize, turn: u64) {
+        let Some(relay) = self.relays.slots.get_mut(slot as usize) else {
+            return;
+        };
+        if datagrams < relay.expected {
+            relay.expected = datagrams.max(1);
+            return;
+        }
+        if turn == relay.filled + 1 {
+            relay.expected *= 4;
+        }
+        relay.filled = turn;
+    }
+
     /// The relay socket of a relayed transport address.
     pub(crate) fn relay(&self, relayed: RelayedAddr) -> Option<&UdpSocket> {
         let slot = self.relays.by_relayed.get(&relayed)?;
@@ -162,6 +183,8 @@ impl Environment for Surroundings {
         entry.insert(RelaySocket {
             socket,
             id,
+            expected: 1,
+            filled: 0,
             generation,
         });
         self.relays.by_relayed.insert(relayed, slot as usize);

@@ -58,6 +58,8 @@ pub(crate) struct Worker {
     counters: Arc<Counters>,
     outgoing: Outgoing,
     incoming: RecvBatch,
+    /// When the batch that is being filled was begun.
+    now: Tick,
     spare: Box<[u8]>,
     mailbox: Receiver<Command>,
     waker: Waker,
@@ -94,6 +96,7 @@ impl Worker {
             outgoing: Outgoing::new(BATCH, Arc::clone(&counters)),
             counters,
             incoming: RecvBatch::new(BATCH, LARGEST),
+            now: Tick::default(),
             spare: vec![0; HEADROOM + LARGEST + TAILROOM].into_boxed_slice(),
             mailbox: parts.mailbox,
             waker: parts.waker,
@@ -112,17 +115,22 @@ impl Worker {
     /// When epoll itself fails, which no packet can cause.
     pub(crate) fn run(mut self) -> io::Result<()> {
         let mine = usize::from(self.id.0);
+        let mut now = tick();
         loop {
-            let timeout = self.timeout();
+            let timeout = self.timeout(now);
             let ready = self.server.environment_mut().wait(timeout)?;
             self.shared.turns.flip(mine);
-            let clock = clock();
+            let clock = Clock {
+                now: tick(),
+                unix: sys::unix_seconds(),
+            };
             let course = self.turn(ready, clock);
             self.shared.turns.flip(mine);
+            now = tick();
             self.counters.turns.add(1);
             self.counters
                 .busy
-                .add(sys::monotonic_nanos().saturating_sub(clock.now.nanos()));
+                .add(now.nanos().saturating_sub(clock.now.nanos()));
             self.retiring.release(&self.shared.turns, &self.journal);
             if course == Course::Stop {
                 self.retiring.release_all(&self.journal);
@@ -131,10 +139,9 @@ impl Worker {
         }
     }
 
-    fn timeout(&mut self) -> Option<Duration> {
+    fn timeout(&mut self, now: Tick) -> Option<Duration> {
         let waits_for_others =
             !self.retiring.is_empty() || !self.server.environment_mut().leave_notices();
-        let now = Tick::from_nanos(sys::monotonic_nanos());
         // Rounded up, so that the deadline has passed when the worker wakes.
         let next = self
             .server
@@ -153,9 +160,10 @@ impl Worker {
         for token in ready {
             match Source::of(token) {
                 Source::Mailbox => course = self.read_mailbox(clock),
-                source @ (Source::Listener(_) | Source::Relay { .. }) => self.drain(source),
+                source @ (Source::Listener(_) | Source::Relay { .. }) => self.drain(source, clock),
             }
         }
+        self.flush();
         if self.server.poll_timeout().is_some_and(|at| at <= clock.now) {
             self.server.handle_timeout(clock.now);
         }
@@ -200,36 +208,64 @@ impl Worker {
         Course::Run
     }
 
-    fn drain(&mut self, source: Source) {
+    /// Takes what waits at one socket, up to a budget. It goes on together with what came in by
+    /// other sockets, when the batch is full or the turn ends.
+    fn drain(&mut self, source: Source, turn: Clock) {
         for _ in 0..BUDGET {
-            // Anew for each batch, so that no deadline is passed by the length of a turn.
-            let clock = clock();
-            let (socket, door) = match source {
+            if self.incoming.free() == 0 {
+                self.flush();
+            }
+            if self.incoming.free() == BATCH {
+                // Anew for each batch, so that no deadline is passed by the length of a turn.
+                self.now = tick();
+            }
+            let clock = Clock {
+                now: self.now,
+                ..turn
+            };
+            let free = self.incoming.free();
+            let (socket, door, limit) = match source {
                 Source::Mailbox => return,
                 Source::Listener(place) => match self.outgoing.listener(ListenerId(place)) {
-                    Some(socket) => (socket, Door::Listener(ListenerId(place))),
+                    Some(socket) => (socket, Door::Listener(ListenerId(place)), free),
                     None => return,
                 },
                 Source::Relay { slot, generation } => {
                     match self.server.environment().relay_at(slot, generation) {
-                        Some(relay) => (&relay.socket, Door::Relay(relay.id)),
+                        Some(relay) => (
+                            &relay.socket,
+                            Door::Relay(relay.id),
+                            relay.expected.min(free),
+                        ),
                         None => return,
                     }
                 }
             };
-            let Ok(count) = self.incoming.receive(socket) else {
+            let Ok(received) = self.incoming.receive(socket, limit) else {
                 return;
             };
-            for index in 0..count {
+            let count = received.len();
+            for index in received {
                 self.handle(index, door, clock);
             }
-            self.server.settle();
-            self.outgoing
-                .flush(&self.incoming, self.server.environment());
-            if count < BATCH {
+            if let Source::Relay { slot, .. } = source {
+                let turn = self.counters.turns.total();
+                self.server.environment_mut().found_at(slot, count, turn);
+                // What is left is reported again.
+                return;
+            }
+            if count < limit {
                 return;
             }
         }
+    }
+
+    /// What was received goes on, and its slots are free.
+    fn flush(&mut self) {
+        self.server.settle();
+        self.outgoing
+            .flush(&self.incoming, self.server.environment());
+        self.incoming.clear();
     }
 
     /// What is in slot `index` of the batch came in by `door`: a datagram, or several of one flow.
@@ -405,9 +441,6 @@ impl Segment {
     }
 }
 
-fn clock() -> Clock {
-    Clock {
-        now: Tick::from_nanos(sys::monotonic_nanos()),
-        unix: sys::unix_seconds(),
-    }
+fn tick() -> Tick {
+    Tick::from_nanos(sys::monotonic_nanos())
 }

@@ -121,33 +121,45 @@ impl RecvBatch {
         }
     }
 
-    /// How many datagrams one call can receive.
+    /// How many datagrams it holds at most.
     pub fn slots(&self) -> usize {
         self.headers.len()
     }
 
-    /// Receives what is waiting, as many as there are slots, and forgets the batch before.
-    ///
-    /// An error that a peer can provoke (an ICMP error left on the socket) ends nothing: it is
-    /// counted and passed over. Returns 0 when nothing is waiting.
-    ///
-    /// # Errors
-    /// Only if the call itself is wrong, which no packet can cause.
-    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    /// Forgets what was received.
+    pub fn clear(&mut self) {
         // The kernel writes the lengths of the headers it uses, and only those.
         for header in &mut self.headers[..self.received] {
             header.msg_hdr.msg_namelen = SocketName::ROOM;
             header.msg_hdr.msg_controllen = ControlRoom::SIZE;
         }
         self.received = 0;
+    }
+
+    /// Slots that hold nothing yet.
+    pub fn free(&self) -> usize {
+        self.slots() - self.received
+    }
+
+    /// Receives what is waiting, at most `limit` datagrams, into slots that are free; says into
+    /// which.
+    ///
+    /// An error that a peer can provoke (an ICMP error left on the socket) ends nothing: it is
+    /// counted and passed over. The range is empty when nothing is waiting, or no slot is free.
+    ///
+    /// # Errors
+    /// Only if the call itself is wrong, which no packet can cause.
+    pub fn receive(&mut self, socket: &UdpSocket, limit: usize) -> io::Result<Range<usize>> {
+        let first = self.received;
+        let limit = limit.min(self.free());
         for _ in 0..ERRORS_MAX {
-            match self.call(socket) {
+            match self.call(socket, first, limit) {
                 Ok(received) => {
-                    self.received = received;
-                    return Ok(received);
+                    self.received += received;
+                    return Ok(first..self.received);
                 }
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return Ok(0),
+                    Some(libc::EAGAIN) => return Ok(first..first),
                     Some(libc::EINTR) => {}
                     Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL) => {
                         return Err(error);
@@ -156,17 +168,20 @@ impl RecvBatch {
                 },
             }
         }
-        Ok(0)
+        Ok(first..first)
     }
 
-    fn call(&mut self, socket: &UdpSocket) -> io::Result<usize> {
-        let count = c_uint::try_from(self.headers.len()).unwrap_or(c_uint::MAX);
-        // SAFETY: `headers` has `count` elements, and what they point at is as long as they say
-        // and lives in `self`, which is borrowed mutably.
+    fn call(&mut self, socket: &UdpSocket, first: usize, limit: usize) -> io::Result<usize> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        let count = c_uint::try_from(limit).unwrap_or(c_uint::MAX);
+        // SAFETY: `headers` has `first + count` elements at least, and what they point at is as
+        // long as they say and lives in `self`, which is borrowed mutably.
         let returned = unsafe {
             libc::recvmmsg(
                 socket.socket.as_raw_fd(),
-                self.headers.pointer(0),
+                self.headers.pointer(first),
                 count,
                 libc::MSG_DONTWAIT,
                 ptr::null_mut(),
@@ -175,7 +190,7 @@ impl RecvBatch {
         outcome(returned)
     }
 
-    /// What the kernel said of datagram `index` of the last [`receive`](Self::receive).
+    /// What the kernel said of datagram `index` since the last [`clear`](Self::clear).
     ///
     /// # Panics
     /// If the batch has no such slot.

@@ -1,11 +1,11 @@
 use super::super::send_to;
-use super::super::testing::{LOOPBACKS, receive_one, socket, wait_readable};
+use super::super::testing::{LOOPBACKS, receive_one, refill, socket, wait_readable};
 use super::*;
 
 /// A batch whose first `receive` found `expected` datagrams.
 fn received(batch: &mut RecvBatch, socket: &UdpSocket, expected: usize) {
     wait_readable(socket);
-    assert_eq!(batch.receive(socket).unwrap(), expected);
+    assert_eq!(refill(batch, socket), expected);
 }
 
 fn payload(batch: &mut RecvBatch, index: usize) -> Vec<u8> {
@@ -35,7 +35,7 @@ fn datagrams_of_all_sizes_arrive_in_order_from_their_sources() {
             assert!(!datagram.truncated);
             assert!(payload(&mut batch, index) == *expected, "datagram {index}");
         }
-        assert_eq!(batch.receive(&to).unwrap(), 0);
+        assert_eq!(refill(&mut batch, &to), 0);
     }
 }
 
@@ -52,7 +52,29 @@ fn what_does_not_fit_in_a_batch_waits_for_the_next() {
         seen.extend((0..expected).flat_map(|index| payload(&mut batch, index)));
     }
     assert_eq!(seen, [0, 1, 2, 3, 4]);
-    assert_eq!(batch.receive(&to).unwrap(), 0);
+    assert_eq!(refill(&mut batch, &to), 0);
+}
+
+#[test]
+fn a_batch_takes_from_one_socket_after_the_other_until_it_is_full() {
+    let [from, one, two] = [(); 3].map(|()| socket(LOOPBACKS[0]));
+    for (number, to) in (0..).zip([&one, &two, &two, &two]) {
+        send_to(&from, &[number], to.local_addr(), Ecn::NotEct).unwrap();
+    }
+    let mut batch = RecvBatch::new(3, 100);
+    let mut receive = |socket, limit| batch.receive(socket, limit).unwrap();
+    assert_eq!(receive(&one, 1), 0..1);
+    assert_eq!(receive(&one, 1), 1..1);
+    assert_eq!(receive(&two, 1), 1..2);
+    assert_eq!(receive(&two, 9), 2..3);
+    assert_eq!(receive(&two, 9), 3..3);
+    assert_eq!(batch.free(), 0);
+    let seen: Vec<_> = (0..3)
+        .flat_map(|index| payload(&mut batch, index))
+        .collect();
+    assert_eq!(seen, [0, 1, 2]);
+    assert_eq!(refill(&mut batch, &two), 1);
+    assert_eq!(payload(&mut batch, 0), [3]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::super::send::Refused;
 use super::super::testing::{
-    Header, LOOPBACKS, OPTIONS, observe, observer, receive_one, socket, wait_readable,
+    Header, LOOPBACKS, OPTIONS, observe, observer, receive_one, refill, socket, wait_readable,
 };
 use super::super::udp::set_option;
 use super::super::{HEADROOM, SocketOptions};
@@ -21,7 +21,7 @@ fn filled(ip: IpAddr, len: usize) -> RecvBatch {
     send_to(&from, &vec![7; len], to.local_addr(), Ecn::NotEct).unwrap();
     let mut batch = RecvBatch::new(1, 65_535);
     wait_readable(&to);
-    assert_eq!(batch.receive(&to).unwrap(), 1);
+    assert_eq!(refill(&mut batch, &to), 1);
     batch
 }
 
@@ -175,7 +175,7 @@ fn only_ecn_of_a_received_header_shows_in_the_one_sent() {
                 .unwrap();
             let mut batch = RecvBatch::new(1, 100);
             wait_readable(&relay);
-            assert_eq!(batch.receive(&relay).unwrap(), 1);
+            assert_eq!(refill(&mut batch, &relay), 1);
             let received = batch.datagram(0);
             assert_eq!(received.ecn, ecn);
             let mut sends = SendBatch::new(1);
@@ -199,7 +199,7 @@ fn receive_all(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
     let mut datagrams = Vec::new();
     while datagrams.len() < count {
         wait_readable(socket);
-        for index in 0..batch.receive(socket).unwrap() {
+        for index in 0..refill(&mut batch, socket) {
             let received = batch.datagram(index);
             let (slot, range) = batch.slot(index);
             if range.is_empty() {
@@ -319,7 +319,7 @@ fn a_run_ends_where_ecn_or_the_socket_changes() {
     let mut seen = Vec::new();
     while seen.len() < 10 {
         wait_readable(&to);
-        for index in 0..batch.receive(&to).unwrap() {
+        for index in 0..refill(&mut batch, &to) {
             let received = batch.datagram(index);
             seen.extend(vec![received.ecn; received.len.div_ceil(received.segment)]);
         }
