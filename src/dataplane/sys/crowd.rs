@@ -75,6 +75,15 @@ impl CrowdSocket {
         self.local
     }
 
+    /// The address it speaks from, once connected.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn connected_addr(&self) -> io::Result<SocketAddr> {
+        let address = self.socket.local_addr()?.as_socket();
+        address.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    }
+
     /// Bytes of receive buffer granted.
     ///
     /// # Errors
