@@ -7,6 +7,7 @@
 mod directory;
 mod journal;
 mod listeners;
+mod owners;
 mod shared;
 mod source;
 mod surroundings;

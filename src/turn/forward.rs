@@ -10,7 +10,7 @@ use crate::proto::{
     TransactionId, XorPeerAddress, frame_channel_data, frame_data_indication,
 };
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
-use crate::turn::allocation::{Allocation, Named, Socket};
+use crate::turn::allocation::{Allocation, Named};
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
 use crate::turn::policy::Verdict;
@@ -83,7 +83,7 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.by_tuple(&tuple) else {
             return self.miss(tuple);
         };
-        allocation.meters.heard(now);
+        allocation.meters().heard(now);
         let Some(route) = allocation.route_of_channel(channel, now) else {
             return self.drop(DropReason::NoChannel);
         };
@@ -111,7 +111,7 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.by_tuple(&tuple) else {
             return self.miss(tuple);
         };
-        allocation.meters.heard(now);
+        allocation.meters().heard(now);
         let route = match self.route_of_peer(allocation, peer, now) {
             Ok(route) => route,
             Err(reason) => return self.drop(reason),
@@ -155,10 +155,10 @@ impl<E: Environment> Server<E> {
             }
         };
         Ok(Route {
-            from: relay.relayed,
+            from: relay.relayed(),
             peer: PeerAddr::new(peer),
             kind,
-            until: permission.until.at().min(relay.until.at()),
+            until: permission.until.at().min(relay.until().at()),
         })
     }
 
@@ -180,11 +180,11 @@ impl<E: Environment> Server<E> {
         let has_socket = allocation
             .relays
             .iter()
-            .any(|relay| relay.relayed == route.from && relay.socket == Socket::Open);
+            .any(|relay| relay.relayed() == route.from && relay.has_socket());
         if !has_socket {
             return self.drop(DropReason::NoRelay);
         }
-        allocation.meters.received(path, outbound.payload.len());
+        allocation.meters().received(path, outbound.payload.len());
         self.counters
             .relayed(path, Direction::In, outbound.payload.len());
         Handled::Forward(Forward {
@@ -222,7 +222,7 @@ impl<E: Environment> Server<E> {
         let mut named = Named::Already;
         let id = || TransactionId::new(super::random(rng));
         let landed = environment.with(target, |landing| {
-            if !landing.until.holds(now) {
+            if !landing.until().holds(now) {
                 return Err(DropReason::NoLanding);
             }
             let name = Name {
@@ -251,14 +251,14 @@ impl<E: Environment> Server<E> {
                 })
             });
             match &landed {
-                Ok(_) => landing.meters.sent(Path::Hairpin, length),
-                Err(_) => landing.meters.drops.add_shared(1),
+                Ok(_) => landing.meters().sent(Path::Hairpin, length),
+                Err(_) => landing.meters().drops.add_shared(1),
             }
             landed
         });
         let handled = match landed.unwrap_or(Err(DropReason::NoLanding)) {
             Ok(forward) => {
-                sender.meters.received(Path::Hairpin, length);
+                sender.meters().received(Path::Hairpin, length);
                 counters.relayed(Path::Hairpin, Direction::In, length);
                 counters.relayed(Path::Hairpin, Direction::Out, length);
                 Handled::Forward(forward)
@@ -304,11 +304,11 @@ impl<E: Environment> Server<E> {
             return self.drop(DropReason::NoRelay);
         }
         if allocation.permission(peer.ip(), now).is_none() {
-            allocation.meters.drops.add_shared(1);
+            allocation.meters().drops.add_shared(1);
             return self.drop(DropReason::NoPermission);
         }
         if !verdict.is_admitted() {
-            allocation.meters.drops.add_shared(1);
+            allocation.meters().drops.add_shared(1);
             return self.drop(DropReason::PolicyRefused);
         }
         let length = datagram.len();
@@ -320,7 +320,7 @@ impl<E: Environment> Server<E> {
         let id = || TransactionId::new(super::random(rng));
         match frame(buf, datagram, framing, peer, allocation.tuple, id) {
             Ok(range) => {
-                allocation.meters.sent(path, length);
+                allocation.meters().sent(path, length);
                 counters.relayed(path, Direction::Out, length);
                 Handled::Forward(Forward {
                     range,
@@ -328,7 +328,7 @@ impl<E: Environment> Server<E> {
                 })
             }
             Err(reason) => {
-                allocation.meters.drops.add_shared(1);
+                allocation.meters().drops.add_shared(1);
                 self.drop(reason)
             }
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortWish, Token};
-use taciturn::turn::quota::{Admitted, Holding};
-use taciturn::turn::route::{Landing, Landings, Name, PeerKind, Permission};
+use taciturn::turn::quota::Admitted;
+use taciturn::turn::route::{Landing, Landings, NamedPort, PeerKind, Permission, Standing};
 use taciturn::turn::{
     AllocationId, Deadline, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
 };
@@ -61,10 +61,11 @@ pub struct Planted {
 
 impl Planted {
     fn alter(&self, landing: &Landing) -> Landing {
-        let mut altered = copy(landing);
+        let mut altered = landing.clone();
         match self.plant {
             Plant::AdmissionRemoved => {
-                let mut ips: Vec<IpAddr> = self.everybody().map(|name| name.peer.ip()).collect();
+                let house = self.room.house.borrow();
+                let mut ips: Vec<IpAddr> = house.landings.keys().map(|at| at.ip()).collect();
                 ips.sort_unstable();
                 ips.dedup();
                 altered.permissions = ips.into_iter().map(|ip| self.open(ip)).collect();
@@ -74,13 +75,12 @@ impl Planted {
                     permission.names = self.everybody().collect();
                 }
             }
-            Plant::DeadlineIgnored => altered.until = never(),
             Plant::PermissionKept => {
                 for permission in &mut altered.permissions {
                     permission.until = never();
                 }
             }
-            Plant::ChannelsForgotten => altered.channels = Box::default(),
+            Plant::ChannelsForgotten => altered.channels.clear(),
             Plant::ReceiverConfused => {
                 let house = self.room.house.borrow();
                 let other = house.landings.values().map(|l| l.client);
@@ -88,8 +88,11 @@ impl Planted {
                     .min_by_key(|tuple| tuple.client.expose())
                     .unwrap_or(landing.client);
             }
-            Plant::Nothing | Plant::WithdrawForgotten | Plant::SocketKept | Plant::QuotaIgnored => {
-            }
+            Plant::Nothing
+            | Plant::DeadlineIgnored
+            | Plant::WithdrawForgotten
+            | Plant::SocketKept
+            | Plant::QuotaIgnored => {}
         }
         altered
     }
@@ -103,13 +106,13 @@ impl Planted {
         }
     }
 
-    fn everybody(&self) -> impl Iterator<Item = Name> + use<> {
+    fn everybody(&self) -> impl Iterator<Item = NamedPort> + use<> {
         let house = self.room.house.borrow();
-        let names: Vec<Name> = house
+        let names: Vec<NamedPort> = house
             .landings
             .values()
-            .map(|landing| Name {
-                peer: landing.relayed,
+            .map(|landing| NamedPort {
+                port: landing.relayed.port(),
                 subject: Some(landing.subject),
             })
             .collect();
@@ -121,28 +124,20 @@ fn never() -> Deadline {
     Deadline::new(Tick::from_nanos(u64::MAX))
 }
 
-fn copy(landing: &Landing) -> Landing {
-    Landing {
-        id: landing.id,
-        relayed: landing.relayed,
-        subject: landing.subject,
-        same_call_only: landing.same_call_only,
-        client: landing.client,
-        has_socket: landing.has_socket,
-        until: landing.until.clone(),
-        permissions: landing.permissions.clone(),
-        channels: landing.channels.clone(),
-        meters: Arc::clone(&landing.meters),
-    }
-}
-
 impl Landings for Planted {
     fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
         if self.plant == Plant::Nothing {
             return self.room.with(relayed, look);
         }
-        self.room
-            .with(relayed, |landing| look(&self.alter(landing)))
+        self.room.with(relayed, |landing| {
+            let end = landing.until().at();
+            if self.plant == Plant::DeadlineIgnored {
+                landing.until().set(Tick::from_nanos(u64::MAX));
+            }
+            let seen = look(&self.alter(landing));
+            landing.until().set(end);
+            seen
+        })
     }
 }
 
@@ -183,7 +178,7 @@ impl Environment for Planted {
         self.plant == Plant::QuotaIgnored || self.room.has_room(user, limit, now)
     }
 
-    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted {
         let limit = if self.plant == Plant::QuotaIgnored {
             0
         } else {
@@ -192,8 +187,8 @@ impl Environment for Planted {
         self.room.admit(user, limit, holding, now)
     }
 
-    fn release(&mut self, user: Subject, id: AllocationId) {
-        self.room.release(user, id);
+    fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
+        self.room.release(user, holding);
     }
 
     fn condemn(&mut self, worker: WorkerId, id: AllocationId) {
