@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::admin::{Admin, Readiness};
 use crate::config::{self, Keys, Machine, Settings};
-use crate::daemon::check::summary;
+use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
 use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::{announce, keys, log, mint, print, runtime};
@@ -82,6 +82,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         ring = SecretsRing::new(vec![Secret::new("this-run", value)]);
     }
     let relays = settings.relays(&default_relays())?;
+    if let Some(warning) = check::few_descriptors(&settings, &relays) {
+        tracing::warn!("{warning}");
+    }
     let house = House {
         settings,
         keys,

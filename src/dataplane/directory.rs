@@ -75,8 +75,12 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
+    use smallvec::SmallVec;
+
     use crate::turn::credential::Subject;
-    use crate::turn::{AllocationId, ClientAddr, Deadline, FiveTuple, ListenerId, Tick};
+    use crate::turn::route::Standing;
+    use crate::turn::stats::Meters;
+    use crate::turn::{AllocationId, ClientAddr, FiveTuple, ListenerId, WorkerId};
 
     fn landing(relayed: RelayedAddr) -> Arc<Landing> {
         let client = ClientAddr::new(SocketAddr::from(([192, 0, 2, 1], 1)));
@@ -90,10 +94,14 @@ mod tests {
                 listener: ListenerId(0),
             },
             has_socket: false,
-            until: Deadline::new(Tick::default()),
-            permissions: Box::default(),
-            channels: Box::default(),
-            meters: Arc::default(),
+            standing: Arc::new(Standing {
+                id: AllocationId(1),
+                worker: WorkerId(0),
+                until: Default::default(),
+                meters: Meters::default(),
+            }),
+            permissions: SmallVec::new(),
+            channels: SmallVec::new(),
         })
     }
 

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::dataplane::turns::{Moment, Turns};
 use crate::turn::credential::Subject;
-use crate::turn::stats::{Direction, Meters};
+use crate::turn::route::Standing;
+use crate::turn::stats::Direction;
 use crate::turn::{AllocationId, EndReason, Event, FiveTuple};
 
 /// Records that may wait; more are lost, and counted.
@@ -84,7 +85,7 @@ struct Closed {
     id: AllocationId,
     reason: EndReason,
     lived: Duration,
-    meters: Arc<Meters>,
+    standing: Arc<Standing>,
 }
 
 impl Retiring {
@@ -102,7 +103,7 @@ impl Retiring {
                 id,
                 reason,
                 lived,
-                meters,
+                standing,
             } => {
                 self.0.push_back((
                     turns.moment(),
@@ -110,7 +111,7 @@ impl Retiring {
                         id,
                         reason,
                         lived,
-                        meters,
+                        standing,
                     },
                 ));
             }
@@ -144,8 +145,8 @@ impl Closed {
             id: self.id,
             reason: self.reason,
             lived: self.lived,
-            packets_in: self.meters.packets(Direction::In),
-            packets_out: self.meters.packets(Direction::Out),
+            packets_in: self.standing.meters.packets(Direction::In),
+            packets_out: self.standing.meters.packets(Direction::Out),
         }
     }
 }

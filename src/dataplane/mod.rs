@@ -8,6 +8,7 @@ mod directory;
 mod journal;
 mod listeners;
 mod outgoing;
+mod owners;
 mod shared;
 mod source;
 mod surroundings;

@@ -3,17 +3,16 @@
 
 use std::net::IpAddr;
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::sync::{Mutex, PoisonError, RwLock};
-
-use hashbrown::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use crate::dataplane::directory::Directory;
+use crate::dataplane::owners::Owners;
 use crate::dataplane::sys::{Ecn, UdpSocket, Waker};
 use crate::dataplane::turns::Turns;
 use crate::turn::ports::PortPool;
 use crate::turn::quota::Users;
 use crate::turn::unvalidated::Unvalidated;
-use crate::turn::{AllocationId, FiveTuple, ListenerId, ServerConfig, WorkerId};
+use crate::turn::{AllocationId, FiveTuple, ListenerId, ServerConfig};
 
 /// Commands that may wait for one worker; more are dropped and counted.
 pub(crate) const MAILBOX: usize = 256;
@@ -23,13 +22,13 @@ pub(crate) const MAILBOX: usize = 256;
 pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) turns: Turns,
+    pub(crate) owners: Owners,
     pub(crate) unvalidated: Unvalidated,
     pub(crate) mailboxes: Vec<Mailbox>,
     /// Relay IPs as clients are told them, each with the local one that it is bound to.
     pub(crate) relays: Vec<RelayAddress>,
     ports: Mutex<PortPool>,
     users: Mutex<Users>,
-    owners: RwLock<HashMap<FiveTuple, WorkerId, foldhash::quality::RandomState>>,
 }
 
 /// A relay IP address; behind 1:1 NAT it has two faces.
@@ -106,12 +105,12 @@ impl Shared {
         Self {
             directory,
             turns: Turns::new(mailboxes.len()),
+            owners: Owners::new(),
             unvalidated,
             mailboxes,
             relays,
             ports: Mutex::new(ports),
             users: Mutex::default(),
-            owners: RwLock::default(),
         }
     }
 
@@ -126,24 +125,6 @@ impl Shared {
     /// The users' accounts, for one control event.
     pub(crate) fn users<R>(&self, change: impl FnOnce(&mut Users) -> R) -> R {
         change(&mut self.users.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Notes who owns a 5-tuple, or that nobody does.
-    pub(crate) fn set_owner(&self, tuple: FiveTuple, owner: Option<WorkerId>) {
-        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
-        match owner {
-            Some(worker) => drop(owners.insert(tuple, worker)),
-            None => drop(owners.remove(&tuple)),
-        }
-    }
-
-    /// Who owns a 5-tuple.
-    pub(crate) fn owner(&self, tuple: &FiveTuple) -> Option<WorkerId> {
-        self.owners
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(tuple)
-            .copied()
     }
 
     /// The local address behind an advertised relay IP.

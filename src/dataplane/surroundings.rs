@@ -15,8 +15,8 @@ use crate::dataplane::source::Source;
 use crate::dataplane::sys::{Poller, Ready, SocketOptions, UdpSocket, Waker};
 use crate::turn::credential::Subject;
 use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
-use crate::turn::quota::{Admitted, Holding};
-use crate::turn::route::{Landing, Landings};
+use crate::turn::quota::Admitted;
+use crate::turn::route::{Landing, Landings, Standing};
 use crate::turn::{
     AllocationId, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
 };
@@ -205,13 +205,13 @@ impl Environment for Surroundings {
         self.shared.users(|users| users.has_room(user, limit, now))
     }
 
-    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted {
         self.shared
             .users(|users| users.admit(user, limit, holding, now))
     }
 
-    fn release(&mut self, user: Subject, id: AllocationId) {
-        self.shared.users(|users| users.release(user, id));
+    fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
+        self.shared.users(|users| users.release(user, holding));
     }
 
     fn condemn(&mut self, worker: WorkerId, id: AllocationId) {
@@ -221,16 +221,17 @@ impl Environment for Surroundings {
     }
 
     fn own(&mut self, tuple: FiveTuple) {
-        self.shared.set_owner(tuple, Some(self.worker));
+        self.shared.owners.set(tuple, Some(self.worker));
     }
 
     fn disown(&mut self, tuple: FiveTuple) {
-        self.shared.set_owner(tuple, None);
+        self.shared.owners.set(tuple, None);
     }
 
     fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId> {
         self.shared
-            .owner(&tuple)
+            .owners
+            .of(&tuple)
             .filter(|owner| *owner != self.worker)
     }
 

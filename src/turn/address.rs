@@ -4,6 +4,7 @@
 //! may be shown.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 /// A client's transport address as this server sees it (the server-reflexive transport address).
@@ -103,13 +104,84 @@ impl fmt::Display for RelayedAddr {
 pub struct ListenerId(pub u16);
 
 /// RFC 8656 §3, 5-tuple: the client's transport address, and by way of the listener the server's
-/// transport address and the transport protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// transport address and the transport protocol. An IPv6 flow label is no part of it.
+#[derive(Debug, Clone, Copy)]
 pub struct FiveTuple {
     /// The client's side.
     pub client: ClientAddr,
     /// The server's side and the transport.
     pub listener: ListenerId,
+}
+
+/// A [`FiveTuple`] in 24 bytes, to be hashed, compared and kept where there are many.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TupleKey {
+    /// An IPv4 address as an IPv4-mapped one.
+    ip: [u32; 4],
+    scope: u32,
+    port: u16,
+    listener: u16,
+}
+
+/// The scope of an IPv4 address; no interface has this number.
+const NO_SCOPE: u32 = u32::MAX;
+
+impl FiveTuple {
+    /// The same in 24 bytes.
+    pub(crate) const fn key(&self) -> TupleKey {
+        let (ip, scope) = match self.client.0 {
+            SocketAddr::V4(addr) => ([0, 0, 0xffff, addr.ip().to_bits()], NO_SCOPE),
+            SocketAddr::V6(addr) => {
+                let bits = addr.ip().to_bits();
+                #[expect(clippy::cast_possible_truncation, reason = "cut into four words")]
+                let ip = [
+                    (bits >> 96) as u32,
+                    (bits >> 64) as u32,
+                    (bits >> 32) as u32,
+                    bits as u32,
+                ];
+                (ip, addr.scope_id())
+            }
+        };
+        TupleKey {
+            ip,
+            scope,
+            port: self.client.0.port(),
+            listener: self.listener.0,
+        }
+    }
+}
+
+impl PartialEq for FiveTuple {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for FiveTuple {}
+
+impl Hash for FiveTuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl Hash for TupleKey {
+    /// Three words: the derived hash of a `SocketAddr` goes byte string by byte string, in four
+    /// times the time.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d] = self.ip.map(u64::from);
+        state.write_u64(a << 32 | b);
+        state.write_u64(c << 32 | d);
+        let ends = u64::from(self.listener) << 16 | u64::from(self.port);
+        state.write_u64(u64::from(self.scope) << 32 | ends);
+    }
+}
+
+impl fmt::Debug for TupleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TupleKey(hidden)")
+    }
 }
 
 /// Which worker owns an allocation.
@@ -118,6 +190,8 @@ pub struct WorkerId(pub u16);
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+
     use super::*;
 
     /// T62 at its root: what a log macro would print of an endpoint is not its address.
@@ -132,5 +206,38 @@ mod tests {
         assert!(!shown.contains("198") && !shown.contains("4242"), "{shown}");
         assert!(shown.contains("ClientAddr(hidden)") && shown.contains("PeerAddr(hidden)"));
         assert!(format!("{}", RelayedAddr::new(addr)).contains("198.51.100.20:4242"));
+    }
+
+    #[test]
+    fn five_tuples_differ_by_address_port_scope_family_and_listener_but_not_by_flow() {
+        let tuple = |addr: SocketAddr, listener| FiveTuple {
+            client: ClientAddr::new(addr),
+            listener: ListenerId(listener),
+        };
+        let v6 = |port, flow, scope| {
+            SocketAddr::V6(SocketAddrV6::new(
+                Ipv6Addr::from(0xfe80_u128 << 112 | 1),
+                port,
+                flow,
+                scope,
+            ))
+        };
+        let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped();
+        let all = [
+            tuple(SocketAddr::from(([192, 0, 2, 1], 1)), 0),
+            tuple(SocketAddr::from(([192, 0, 2, 2], 1)), 0),
+            tuple(SocketAddr::from(([192, 0, 2, 1], 2)), 0),
+            tuple(SocketAddr::from(([192, 0, 2, 1], 1)), 1),
+            tuple(SocketAddr::from((mapped, 1)), 0),
+            tuple(v6(1, 0, 2), 0),
+            tuple(v6(1, 0, 3), 0),
+            tuple(v6(2, 0, 2), 0),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            for (other_index, other) in all.iter().enumerate() {
+                assert_eq!(one == other, index == other_index, "{index} {other_index}");
+            }
+        }
+        assert_eq!(tuple(v6(1, 7, 2), 0), tuple(v6(1, 0, 2), 0));
     }
 }

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::proto::{
     AdditionalAddressFamily, AddressErrorCode, AddressFamily, AttributeError, AttributeType,
     EvenPort, Full, Lifetime, Message, RequestedAddressFamily, RequestedTransport,
@@ -13,14 +15,15 @@ use crate::proto::{
 };
 use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
-use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Relay, Socket};
+use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Relay};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::{EXPIRY_LEEWAY, Subject};
 use crate::turn::environment::{Environment, SocketRefused};
+use crate::turn::policy::PeerPolicy;
 use crate::turn::ports::{NoPort, Parity, PortWish, Token};
-use crate::turn::quota::{Admitted, Holding};
+use crate::turn::quota::Admitted;
 use crate::turn::request::{Reject, Request};
-use crate::turn::route::AllocationId;
+use crate::turn::route::{AllocationId, Landing, Standing};
 use crate::turn::server_config::Bind;
 use crate::turn::stats::Meters;
 use crate::turn::{EndReason, Event};
@@ -40,17 +43,24 @@ struct Wanted {
     lifetime: Option<u32>,
 }
 
+/// A relayed address that is held, and whether its socket is open.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    relayed: RelayedAddr,
+    has_socket: bool,
+}
+
 /// What a success response promises, and what exists by then.
 struct Promised {
-    relays: Vec<Relay>,
+    relays: SmallVec<[Held; 2]>,
     token: Option<Token>,
     refused_family: Option<(AddressFamily, u16)>,
 }
 
 impl Promised {
-    fn one(relay: Relay, token: Option<Token>) -> Self {
+    fn one(relay: Held, token: Option<Token>) -> Self {
         Self {
-            relays: vec![relay],
+            relays: smallvec![relay],
             token,
             refused_family: None,
         }
@@ -71,45 +81,57 @@ impl<E: Environment> Server<E> {
         let id = AllocationId(u64::from_be_bytes(self.random_bytes()));
         let limits = self.limits(request);
         let end = self.lifetime_end(&limits, request, wanted.lifetime);
-        let meters = Arc::new(Meters::default());
-        meters.heard(now);
-
         let (user, limit) = (request.auth.subject, self.config.user_allocations);
         if !self.environment.has_room(user, limit, now) {
             return Err(Reject::QUOTA);
         }
-        let until = [Deadline::new(end), Deadline::new(end)];
-        let holding = Holding {
+        let standing = Arc::new(Standing {
             id,
             worker: self.worker,
-            meters: Arc::clone(&meters),
-            deadlines: until.to_vec(),
-        };
+            until: [Deadline::new(end), Deadline::new(end)],
+            meters: Meters::default(),
+        });
+        standing.meters.heard(now);
         // Counted last, so that a silent allocation makes way only for one that comes to be.
-        let promised = self.promise(request, &wanted, id, until)?;
-        if let Err(reject) = self.count(user, holding, now) {
+        let promised = self.promise(request, &wanted, id)?;
+        if let Err(reject) = self.count(user, Arc::clone(&standing), now) {
             self.take_back(promised, now);
             return Err(reject);
         }
-        self.open(Allocation {
-            id,
-            tuple: request.tuple,
-            owner: request.auth.owner,
-            subject: request.auth.subject,
-            policy: self.config.policy.clone(),
-            limits,
-            opened: now,
-            made_by: MadeBy {
-                transaction: request.message.transaction_id(),
-                token: promised.token,
-                refused_family: promised.refused_family,
+        let policy = Arc::clone(&self.policy);
+        let landing = |held: &Held| {
+            Relay::new(Landing {
+                id,
+                relayed: held.relayed,
+                subject: user,
+                same_call_only: *policy == PeerPolicy::Call,
+                has_socket: held.has_socket,
+                client: request.tuple,
+                standing: Arc::clone(&standing),
+                permissions: SmallVec::new(),
+                channels: SmallVec::new(),
+            })
+        };
+        self.open(
+            Allocation {
+                id,
+                tuple: request.tuple,
+                owner: request.auth.owner,
+                subject: user,
+                limits,
+                opened: now,
+                made_by: MadeBy {
+                    transaction: request.message.transaction_id(),
+                    token: promised.token,
+                    refused_family: promised.refused_family,
+                },
+                relays: promised.relays.iter().map(landing).collect(),
+                policy,
+                standing,
+                armed: end,
             },
-            relays: promised.relays,
-            permissions: Vec::new(),
-            channels: Vec::new(),
-            meters,
-            armed: end,
-        });
+            now,
+        );
         let answered = self.allocated(request);
         if answered.is_err() {
             self.end(&request.tuple, EndReason::Refused, now);
@@ -118,12 +140,12 @@ impl<E: Environment> Server<E> {
     }
 
     /// Counts a new allocation on its user, in the place of a silent one if need be.
-    fn count(&mut self, user: Subject, holding: Holding, now: Tick) -> Result<(), Reject> {
+    fn count(&mut self, user: Subject, holding: Arc<Standing>, now: Tick) -> Result<(), Reject> {
         let limit = self.config.user_allocations;
         match self.environment.admit(user, limit, holding, now) {
             Admitted::Granted => Ok(()),
             Admitted::Replaced(silent) => {
-                for deadline in &silent.deadlines {
+                for deadline in &silent.until {
                     deadline.set(Tick::default());
                 }
                 self.environment.condemn(silent.worker, silent.id);
@@ -147,7 +169,6 @@ impl<E: Environment> Server<E> {
         request: &Request<'_>,
         wanted: &Wanted,
         id: AllocationId,
-        [until, second_until]: [Deadline; 2],
     ) -> Result<Promised, Reject> {
         let now = request.clock.now;
         if let Some(token) = wanted.token {
@@ -155,22 +176,22 @@ impl<E: Environment> Server<E> {
                 .environment
                 .claim_port(token, request.auth.subject, now)
                 .ok_or(Reject::CAPACITY)?;
-            let relay = self.open_relay(relayed, until, id).map_err(|_| {
+            let relay = self.open_relay(relayed, id).map_err(|_| {
                 self.environment.rest_port(relayed, now);
                 Reject::CAPACITY
             })?;
             return Ok(Promised::one(relay, None));
         }
-        let first = self.draw_relay(request, wanted.family, wanted.parity, until, id);
+        let first = self.draw_relay(request, wanted.family, wanted.parity, id);
         if !wanted.additional {
             let (relay, token) = first?;
             return Ok(Promised::one(relay, token));
         }
         // RFC 8656 §7.2: with ADDITIONAL-ADDRESS-FAMILY one family may fail, and is named.
-        let second = self.draw_relay(request, AddressFamily::V6, Parity::Any, second_until, id);
+        let second = self.draw_relay(request, AddressFamily::V6, Parity::Any, id);
         match (first, second) {
             (Ok((v4, token)), Ok((v6, _))) => Ok(Promised {
-                relays: vec![v4, v6],
+                relays: smallvec![v4, v6],
                 token,
                 refused_family: None,
             }),
@@ -193,9 +214,8 @@ impl<E: Environment> Server<E> {
         request: &Request<'_>,
         family: AddressFamily,
         parity: Parity,
-        until: Deadline,
         id: AllocationId,
-    ) -> Result<(Relay, Option<Token>), Reject> {
+    ) -> Result<(Held, Option<Token>), Reject> {
         let now = request.clock.now;
         for _ in 0..SOCKET_TRIES {
             let wish = PortWish { family, parity };
@@ -206,7 +226,7 @@ impl<E: Environment> Server<E> {
                     NoPort::Family => Reject::FAMILY_NOT_SUPPORTED,
                     NoPort::Exhausted => Reject::CAPACITY,
                 })?;
-            match self.open_relay(drawn.relayed, until.clone(), id) {
+            match self.open_relay(drawn.relayed, id) {
                 Ok(relay) => return Ok((relay, drawn.token)),
                 Err(refused) => {
                     self.environment.rest_port(drawn.relayed, now);
@@ -230,31 +250,23 @@ impl<E: Environment> Server<E> {
     fn open_relay(
         &mut self,
         relayed: RelayedAddr,
-        until: Deadline,
         id: AllocationId,
-    ) -> Result<Relay, SocketRefused> {
-        let needed = match self.config.bind {
+    ) -> Result<Held, SocketRefused> {
+        let has_socket = match self.config.bind {
             Bind::Always => true,
             Bind::Auto => self.config.policy.opens_at_allocate(),
         };
-        let socket = if needed {
+        if has_socket {
             self.environment.open_socket(relayed, id)?;
-            Socket::Open
-        } else {
-            Socket::None
-        };
-        Ok(Relay {
+        }
+        Ok(Held {
             relayed,
-            until,
-            socket,
+            has_socket,
         })
     }
 
-    fn open(&mut self, allocation: Allocation) {
-        for relay in &allocation.relays {
-            self.environment
-                .publish(Arc::new(allocation.landing(relay)));
-        }
+    fn open(&mut self, allocation: Allocation, now: Tick) {
+        let tuple = allocation.tuple;
         self.environment.own(allocation.tuple);
         self.events.push_back(Event::Opened {
             id: allocation.id,
@@ -262,6 +274,7 @@ impl<E: Environment> Server<E> {
             subject: allocation.subject,
         });
         self.table.insert(allocation);
+        self.publish(&tuple, now);
         self.counters.allocations_total.add(1);
         self.count_allocations();
     }
@@ -271,7 +284,8 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.by_tuple(&request.tuple) else {
             return Err(Reject::ALLOCATION_MISMATCH);
         };
-        let relayed: Vec<RelayedAddr> = allocation.relays.iter().map(|r| r.relayed).collect();
+        let relayed: SmallVec<[RelayedAddr; 2]> =
+            allocation.relays.iter().map(Relay::relayed).collect();
         let made_by = allocation.made_by;
         let lifetime = seconds_left(
             allocation.first_end().unwrap_or_default(),

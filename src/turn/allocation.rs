@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::proto::{AddressFamily, ChannelNumber, TransactionId};
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::turn::auth::Owner;
@@ -13,8 +15,8 @@ use crate::turn::credential::Subject;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
 use crate::turn::route::{
-    AllocationId, ChannelBinding, Framing, Landing, Landings, MAX_NAMES, Name, PeerKind,
-    Permission, Route, framing,
+    AllocationId, ChannelBinding, Framing, Landing, Landings, MAX_NAMES, Name, NamedPort, PeerKind,
+    Permission, Route, Standing, framing,
 };
 use crate::turn::stats::Meters;
 
@@ -29,20 +31,49 @@ pub(crate) const MAX_PERMISSIONS: usize = 128;
 /// Channel bindings of one allocation at once, those cooling down included; more get 508.
 pub(crate) const MAX_CHANNELS: usize = 128;
 
-/// A relayed transport address of an allocation.
-#[derive(Debug, Clone)]
+/// A relayed transport address of an allocation. What belongs to it, permissions and channels for
+/// peers of its family, stands in its landing alone.
+#[derive(Debug)]
 pub(crate) struct Relay {
-    pub(crate) relayed: RelayedAddr,
-    pub(crate) until: Deadline,
-    pub(crate) socket: Socket,
+    landing: Arc<Landing>,
+    /// Whether this very landing is what others find.
+    is_published: bool,
 }
 
-/// Whether a relayed address has a socket of its own; between relayed addresses of one server none
-/// is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Socket {
-    Open,
-    None,
+impl Relay {
+    /// A relay that nobody finds yet.
+    pub(crate) fn new(landing: Landing) -> Self {
+        Self {
+            landing: Arc::new(landing),
+            is_published: false,
+        }
+    }
+
+    pub(crate) fn relayed(&self) -> RelayedAddr {
+        self.landing.relayed
+    }
+
+    /// When it ends.
+    pub(crate) fn until(&self) -> &Deadline {
+        self.landing.until()
+    }
+
+    /// Whether it has a socket of its own; between relayed addresses of one server none is needed.
+    pub(crate) fn has_socket(&self) -> bool {
+        self.landing.has_socket
+    }
+
+    /// The receiver's half if it is to be published anew, which the caller does.
+    pub(crate) fn take_unpublished(&mut self) -> Option<Arc<Landing>> {
+        let was_published = std::mem::replace(&mut self.is_published, true);
+        (!was_published).then(|| Arc::clone(&self.landing))
+    }
+
+    /// To change what is not a deadline. What others found until now stays as it was.
+    pub(crate) fn change(&mut self) -> &mut Landing {
+        self.is_published = false;
+        Arc::make_mut(&mut self.landing)
+    }
 }
 
 /// How long an allocation may live at most, whatever its client asks for.
@@ -79,15 +110,14 @@ pub(crate) struct Allocation {
     pub(crate) tuple: FiveTuple,
     pub(crate) owner: Owner,
     pub(crate) subject: Subject,
-    pub(crate) policy: PeerPolicy,
+    pub(crate) policy: Arc<PeerPolicy>,
     pub(crate) limits: Limits,
     pub(crate) opened: Tick,
     /// What is needed to build the success of a retransmitted Allocate anew.
     pub(crate) made_by: MadeBy,
-    pub(crate) relays: Vec<Relay>,
-    pub(crate) permissions: Vec<Permission>,
-    pub(crate) channels: Vec<ChannelBinding>,
-    pub(crate) meters: Arc<Meters>,
+    /// One, or one of each family.
+    pub(crate) relays: SmallVec<[Relay; 2]>,
+    pub(crate) standing: Arc<Standing>,
     /// The moment at which the server looks at it again.
     pub(crate) armed: Tick,
 }
@@ -103,95 +133,122 @@ pub(crate) struct MadeBy {
 impl Allocation {
     /// The relay of `family` that is live at `now`.
     pub(crate) fn relay(&self, family: AddressFamily, now: Tick) -> Option<&Relay> {
-        self.relays
-            .iter()
-            .find(|relay| AddressFamily::of(relay.relayed.ip()) == family && relay.until.holds(now))
+        self.relays.iter().find(|relay| {
+            AddressFamily::of(relay.relayed().ip()) == family && relay.until().holds(now)
+        })
+    }
+
+    /// Counts what goes through it, and its client's signs of life.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.standing.meters
     }
 
     /// Whether it exchanges packets only within its call. Call ids are not minted yet, so that
     /// under this policy it reaches nobody.
-    pub(crate) const fn is_reachable_only_in_its_call(&self) -> bool {
-        matches!(self.policy, PeerPolicy::Call)
+    pub(crate) fn is_reachable_only_in_its_call(&self) -> bool {
+        matches!(*self.policy, PeerPolicy::Call)
     }
 
     /// When the first of its relays ends.
     pub(crate) fn first_end(&self) -> Option<Tick> {
-        self.relays.iter().map(|relay| relay.until.at()).min()
+        self.relays.iter().map(|relay| relay.until().at()).min()
+    }
+
+    fn permissions(&self) -> impl Iterator<Item = &Permission> {
+        self.relays.iter().flat_map(|r| &r.landing.permissions)
+    }
+
+    fn channels(&self) -> impl Iterator<Item = &ChannelBinding> {
+        self.relays.iter().flat_map(|relay| &relay.landing.channels)
+    }
+
+    /// The relay to whose landing a peer belongs.
+    fn relay_for(&mut self, ip: IpAddr) -> Option<&mut Relay> {
+        self.relays
+            .iter_mut()
+            .find(|relay| relay.relayed().ip().is_ipv4() == ip.is_ipv4())
     }
 
     /// The live permission for `ip`.
     pub(crate) fn permission(&self, ip: IpAddr, now: Tick) -> Option<&Permission> {
-        self.permissions
-            .iter()
+        self.permissions()
             .find(|permission| permission.ip == ip && permission.until.holds(now))
     }
 
     /// Where ChannelData on `number` goes.
     pub(crate) fn route_of_channel(&self, number: u16, now: Tick) -> Option<Route> {
         let channel = self
-            .channels
-            .iter()
-            .find(|channel| channel.number.value() == number)?;
+            .channels()
+            .find(|channel| channel.number.value() == number && channel.until.holds(now))?;
         let until = channel.until.at();
-        (now < until).then_some(())?;
         let relay = self.relay(AddressFamily::of(channel.peer.expose().ip()), now)?;
         Some(Route {
-            from: relay.relayed,
+            from: relay.relayed(),
             peer: channel.peer,
             kind: channel.kind,
-            until: until.min(relay.until.at()),
+            until: until.min(relay.until().at()),
         })
     }
 
     /// How this client gets what comes from `peer` by a relay socket.
     pub(crate) fn framing(&self, peer: SocketAddr, now: Tick) -> Framing {
-        framing(&self.channels, peer, now)
+        framing(self.channels(), peer, now)
     }
 
-    /// Whether a permission for `ip` can be installed or refreshed.
-    pub(crate) fn has_room_for(&mut self, ips: &[IpAddr], now: Tick) -> bool {
-        self.permissions
-            .retain(|permission| permission.until.holds(now));
+    /// Whether a permission for each of `ips` can be installed or refreshed.
+    pub(crate) fn has_room_for(&self, ips: &[IpAddr], now: Tick) -> bool {
         let new = ips
             .iter()
             .enumerate()
             .filter(|(index, ip)| {
-                !ips[..*index].contains(ip)
-                    && self
-                        .permissions
-                        .iter()
-                        .all(|permission| permission.ip != **ip)
+                !ips[..*index].contains(ip) && self.permission(**ip, now).is_none()
             })
             .count();
-        self.permissions.len() + new <= MAX_PERMISSIONS
+        let live = self.permissions().filter(|p| p.until.holds(now)).count();
+        live + new <= MAX_PERMISSIONS
     }
 
     /// RFC 8656 §9: installs a permission for the peer's IP, or sets it to its full lifetime; and
     /// names the relayed address.
     pub(crate) fn permit(&mut self, ip: IpAddr, kind: PeerKind, name: Option<Name>, now: Tick) {
         let until = now.plus(PERMISSION_LIFETIME);
-        let found = self
+        let name = name.map(|name| name.kept());
+        let Some(relay) = self.relay_for(ip) else {
+            return;
+        };
+        let live = relay
+            .landing
             .permissions
+            .iter()
+            .find(|permission| permission.ip == ip && permission.until.holds(now));
+        if let Some(permission) = live
+            && permission.kind == kind
+            && name.is_none_or(|name| permission.names.last() == Some(&name))
+        {
+            // A refresh, which is seen where it is published.
+            permission.until.set(until);
+            return;
+        }
+        let permissions = &mut relay.change().permissions;
+        // Names live as long as the permission; a new one begins without any.
+        permissions.retain(|permission| permission.until.holds(now));
+        let found = permissions
             .iter()
             .position(|permission| permission.ip == ip);
         let index = found.unwrap_or_else(|| {
-            self.permissions.push(Permission {
+            permissions.push(Permission {
                 ip,
                 kind,
-                until: Deadline::new(Tick::default()),
-                names: Vec::new(),
+                until: Deadline::default(),
+                names: SmallVec::new(),
             });
-            self.permissions.len() - 1
+            permissions.len() - 1
         });
-        let permission = &mut self.permissions[index];
-        if !permission.until.holds(now) {
-            // Names live as long as the permission; a new one begins without any.
-            permission.names.clear();
-        }
+        let permission = &mut permissions[index];
         permission.kind = kind;
         permission.until.set(until);
         if let Some(name) = name {
-            permission.names.retain(|other| other.peer != name.peer);
+            permission.names.retain(|other| other.port != name.port);
             if permission.names.len() == MAX_NAMES {
                 permission.names.remove(0);
             }
@@ -209,28 +266,36 @@ impl Allocation {
         landings: &L,
     ) -> Named {
         let ip = name.peer.ip();
-        let permission = self
-            .permissions
-            .iter_mut()
-            .find(|permission| permission.ip == ip && permission.until.holds(now));
-        let Some(permission) = permission else {
+        let name = name.kept();
+        let found = self.relays.iter_mut().find_map(|relay| {
+            let mut permissions = relay.landing.permissions.iter();
+            let place = permissions.position(|p| p.ip == ip && p.until.holds(now))?;
+            Some((relay, place))
+        });
+        let Some((relay, place)) = found else {
             return Named::Already;
         };
-        if permission.names.contains(&name) {
+        let permission = &relay.landing.permissions[place];
+        let names = &permission.names;
+        if names.contains(&name) {
             return Named::Already;
         }
-        permission.names.retain(|other| other.peer != name.peer);
-        if permission.names.len() == MAX_NAMES {
-            let dead = permission
-                .names
-                .iter()
-                .position(|n| landings.with(n.peer, |_| ()).is_none());
-            match dead {
-                Some(index) => drop(permission.names.remove(index)),
-                None => return Named::Already,
+        let mut gives_way = names.iter().position(|other| other.port == name.port);
+        if gives_way.is_none() && names.len() == MAX_NAMES {
+            let is_dead = |n: &NamedPort| {
+                let landing = landings.with(permission.relayed(n.port), |_| ());
+                landing.is_none()
+            };
+            gives_way = names.iter().position(is_dead);
+            if gives_way.is_none() {
+                return Named::Already;
             }
         }
-        permission.names.push(name);
+        let names = &mut relay.change().permissions[place].names;
+        if let Some(index) = gives_way {
+            names.remove(index);
+        }
+        names.push(name);
         Named::Anew
     }
 
@@ -244,22 +309,31 @@ impl Allocation {
     ) -> Result<(), BindRefused> {
         self.check_bind(number, peer, now)?;
         let until = now.plus(CHANNEL_LIFETIME);
-        match self
+        let Some(relay) = self.relay_for(peer.expose().ip()) else {
+            return Err(BindRefused::Conflict);
+        };
+        let found = relay
+            .landing
             .channels
-            .iter_mut()
-            .find(|channel| channel.number == number)
-        {
-            Some(channel) => {
+            .iter()
+            .position(|channel| channel.number == number && is_taken(channel, now));
+        match found {
+            Some(place) if relay.landing.channels[place].kind == kind => {
+                relay.landing.channels[place].until.set(until);
+            }
+            Some(place) => {
+                let channel = &mut relay.change().channels[place];
                 channel.kind = kind;
                 channel.until.set(until);
             }
             None => {
-                let until = Deadline::new(until);
-                self.channels.push(ChannelBinding {
+                let channels = &mut relay.change().channels;
+                channels.retain(|channel| is_taken(channel, now));
+                channels.push(ChannelBinding {
                     number,
                     peer,
                     kind,
-                    until,
+                    until: Deadline::new(until),
                 });
             }
         }
@@ -268,26 +342,23 @@ impl Allocation {
 
     /// Whether [`bind`](Self::bind) would do it.
     pub(crate) fn check_bind(
-        &mut self,
+        &self,
         number: ChannelNumber,
         peer: PeerAddr,
         now: Tick,
     ) -> Result<(), BindRefused> {
-        self.channels
-            .retain(|channel| now < channel.until.at().plus(CHANNEL_COOL_DOWN));
-        let known = |channel: &ChannelBinding| (channel.number == number, channel.peer == peer);
-        // RFC 8656 §12.2: the number is not bound to a different peer, the peer not to a
-        // different number.
-        if self
-            .channels
-            .iter()
-            .map(known)
-            .any(|(same_number, same_peer)| same_number != same_peer)
-        {
-            return Err(BindRefused::Conflict);
+        let (mut count, mut is_new) = (0, true);
+        for channel in self.channels().filter(|channel| is_taken(channel, now)) {
+            let same_number = channel.number == number;
+            // RFC 8656 §12.2: the number is not bound to a different peer, the peer not to a
+            // different number.
+            if same_number != (channel.peer == peer) {
+                return Err(BindRefused::Conflict);
+            }
+            is_new &= !same_number;
+            count += 1;
         }
-        let is_new = !self.channels.iter().any(|channel| channel.number == number);
-        if is_new && self.channels.len() >= MAX_CHANNELS {
+        if is_new && count >= MAX_CHANNELS {
             return Err(BindRefused::Full);
         }
         Ok(())
@@ -295,28 +366,48 @@ impl Allocation {
 
     /// Drops what `judge` no longer admits.
     pub(crate) fn judge_anew(&mut self, judge: &PeerJudge) {
-        let policy = &self.policy;
-        self.permissions
-            .retain(|permission| judge.permission(policy, permission.ip).is_admitted());
-        self.channels
-            .retain(|channel| judge.peer(policy, channel.peer.expose()).is_admitted());
-    }
-
-    /// The receiver's half for one of its relays, as it stands now.
-    pub(crate) fn landing(&self, relay: &Relay) -> Landing {
-        Landing {
-            id: self.id,
-            relayed: relay.relayed,
-            subject: self.subject,
-            same_call_only: self.is_reachable_only_in_its_call(),
-            client: self.tuple,
-            has_socket: relay.socket == Socket::Open,
-            until: relay.until.clone(),
-            permissions: self.permissions.clone().into_boxed_slice(),
-            channels: self.channels.clone().into_boxed_slice(),
-            meters: Arc::clone(&self.meters),
+        let policy = &*self.policy;
+        let permitted = |p: &Permission| judge.permission(policy, p.ip).is_admitted();
+        let bound = |c: &ChannelBinding| judge.peer(policy, c.peer.expose()).is_admitted();
+        for relay in &mut self.relays {
+            let landing = &relay.landing;
+            if landing.permissions.iter().all(permitted) && landing.channels.iter().all(bound) {
+                continue;
+            }
+            let landing = relay.change();
+            landing
+                .permissions
+                .retain(|permission| permitted(permission));
+            landing.channels.retain(|channel| bound(channel));
         }
     }
+
+    /// Takes out the relays that have ended. If one of two lives on, it keeps the other's
+    /// permissions and channels, which count against the limits and cool down there.
+    pub(crate) fn take_ended(&mut self, now: Tick) -> SmallVec<[Relay; 2]> {
+        let (mut live, ended): (SmallVec<[Relay; 2]>, SmallVec<[Relay; 2]>) = self
+            .relays
+            .drain(..)
+            .partition(|relay| relay.until().holds(now));
+        if let Some(heir) = live.first_mut() {
+            for relay in &ended {
+                if relay.landing.permissions.is_empty() && relay.landing.channels.is_empty() {
+                    continue;
+                }
+                let landing = heir.change();
+                let (permissions, channels) = (&relay.landing.permissions, &relay.landing.channels);
+                landing.permissions.extend(permissions.iter().cloned());
+                landing.channels.extend(channels.iter().cloned());
+            }
+        }
+        self.relays = live;
+        ended
+    }
+}
+
+/// RFC 8656 §12: whether a binding lives or cools down.
+fn is_taken(channel: &ChannelBinding, now: Tick) -> bool {
+    now < channel.until.at().plus(CHANNEL_COOL_DOWN)
 }
 
 /// Whether a landing must be published anew.

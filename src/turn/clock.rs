@@ -2,7 +2,6 @@
 //! [`Clock`]. Deadlines are atomics, so that a refresh moves one without publishing anything anew
 //! and every data plane sees it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -47,16 +46,22 @@ pub struct Clock {
     pub unix: u64,
 }
 
-/// A moment after which something no longer holds, shared between the control state and what was
-/// published from it.
-#[derive(Debug, Clone)]
-pub struct Deadline(Arc<AtomicU64>);
+/// A moment after which something no longer holds. It stands in what is published, so that moving
+/// it there moves it for every plane; a clone is a deadline of its own.
+#[derive(Debug, Default)]
+pub struct Deadline(AtomicU64);
+
+impl Clone for Deadline {
+    fn clone(&self) -> Self {
+        Self::new(self.at())
+    }
+}
 
 impl Deadline {
     /// A deadline at `at`.
     #[must_use]
-    pub fn new(at: Tick) -> Self {
-        Self(Arc::new(AtomicU64::new(at.nanos())))
+    pub const fn new(at: Tick) -> Self {
+        Self(AtomicU64::new(at.nanos()))
     }
 
     /// Moves the deadline for everyone who holds it.
@@ -79,12 +84,14 @@ impl Deadline {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
     fn a_moved_deadline_moves_for_every_holder() {
-        let deadline = Deadline::new(Tick::from_nanos(10));
-        let published = deadline.clone();
+        let deadline = Arc::new(Deadline::new(Tick::from_nanos(10)));
+        let published = Arc::clone(&deadline);
         assert!(!published.holds(Tick::from_nanos(10)));
         deadline.set(Tick::from_nanos(20));
         assert!(published.holds(Tick::from_nanos(19)));

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::proto::{AddressFamily, XorPeerAddress};
 use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
-use crate::turn::allocation::{MAX_PERMISSIONS, Socket};
+use crate::turn::allocation::MAX_PERMISSIONS;
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
 use crate::turn::policy::Verdict;
@@ -85,16 +85,16 @@ impl<E: Environment> Server<E> {
         let id = allocation.id;
         let mut opened = Ok(());
         for relay in &mut allocation.relays {
-            let family = AddressFamily::of(relay.relayed.ip());
+            let family = AddressFamily::of(relay.relayed().ip());
             let is_needed = peers.iter().any(|(peer, kind)| {
                 *kind != PeerKind::Own && AddressFamily::of(peer.ip()) == family
             });
-            if relay.socket == Socket::None && is_needed {
-                opened = self.environment.open_socket(relay.relayed, id);
+            if !relay.has_socket() && is_needed {
+                opened = self.environment.open_socket(relay.relayed(), id);
                 if opened.is_err() {
                     break;
                 }
-                relay.socket = Socket::Open;
+                relay.change().has_socket = true;
             }
         }
         opened.map_err(|_| {

@@ -8,7 +8,7 @@ use super::clock::Tick;
 
 /// Moments and the table index of the allocation that asked for each.
 #[derive(Debug, Default)]
-pub(crate) struct Deadlines(BTreeSet<(Tick, usize)>);
+pub(crate) struct Deadlines(BTreeSet<(Tick, u32)>);
 
 impl Deadlines {
     /// The earliest moment.
@@ -17,7 +17,7 @@ impl Deadlines {
     }
 
     /// Asks to be looked at: at `at`, and no longer at `before`.
-    pub(crate) fn arm(&mut self, index: usize, before: Option<Tick>, at: Tick) {
+    pub(crate) fn arm(&mut self, index: u32, before: Option<Tick>, at: Tick) {
         if let Some(before) = before {
             self.0.remove(&(before, index));
         }
@@ -25,12 +25,12 @@ impl Deadlines {
     }
 
     /// Forgets an allocation.
-    pub(crate) fn forget(&mut self, index: usize, armed: Tick) {
+    pub(crate) fn forget(&mut self, index: u32, armed: Tick) {
         self.0.remove(&(armed, index));
     }
 
     /// Takes the next allocation whose moment has come.
-    pub(crate) fn take_due(&mut self, now: Tick) -> Option<usize> {
+    pub(crate) fn take_due(&mut self, now: Tick) -> Option<u32> {
         let (at, index) = *self.0.first()?;
         if at > now {
             return None;

@@ -13,8 +13,8 @@ use super::address::{FiveTuple, RelayedAddr, WorkerId};
 use super::clock::Tick;
 use super::credential::Subject;
 use super::ports::{Drawn, NoPort, PortWish, Token};
-use super::quota::{Admitted, Holding};
-use super::route::{AllocationId, Landing, Landings};
+use super::quota::Admitted;
+use super::route::{AllocationId, Landing, Landings, Standing};
 
 /// A relay socket could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +53,9 @@ pub trait Environment: Landings {
     /// Whether [`Environment::admit`] would take one more allocation of `user` now.
     fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool;
     /// Counts an allocation on its user, exactly, with at most `limit` at once (0: no limit).
-    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted;
+    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted;
     /// Takes it off again.
-    fn release(&mut self, user: Subject, id: AllocationId);
+    fn release(&mut self, user: Subject, holding: &Arc<Standing>);
     /// Tells the worker that owns `id` to end it; its deadline has passed already.
     fn condemn(&mut self, worker: WorkerId, id: AllocationId);
 

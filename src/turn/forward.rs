@@ -10,7 +10,7 @@ use crate::proto::{
     TransactionId, XorPeerAddress,
 };
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
-use crate::turn::allocation::{Allocation, Named, Socket};
+use crate::turn::allocation::{Allocation, Named};
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
 use crate::turn::policy::Verdict;
@@ -77,7 +77,7 @@ impl<E: Environment> Server<E> {
                 return self.miss(tuple);
             };
             let route = self.table.at(index).and_then(|allocation| {
-                allocation.meters.heard(now);
+                allocation.meters().heard(now);
                 allocation.route_of_channel(channel, now)
             });
             let begun = route
@@ -111,7 +111,7 @@ impl<E: Environment> Server<E> {
             let route = self.table.at(index).ok_or(DropReason::NoAllocation);
             let begun = route
                 .and_then(|allocation| {
-                    allocation.meters.heard(now);
+                    allocation.meters().heard(now);
                     self.route_of_peer(allocation, peer, now)
                 })
                 .and_then(|route| self.begin(key, index, route, fragmentation, now));
@@ -148,10 +148,10 @@ impl<E: Environment> Server<E> {
             }
         };
         Ok(Route {
-            from: relay.relayed,
+            from: relay.relayed(),
             peer: PeerAddr::new(peer),
             kind,
-            until: permission.until.at().min(relay.until.at()),
+            until: permission.until.at().min(relay.until().at()),
         })
     }
 
@@ -168,7 +168,7 @@ impl<E: Environment> Server<E> {
     fn begin(
         &mut self,
         key: Key,
-        sender: usize,
+        sender: u32,
         route: Route,
         fragmentation: Fragmentation,
         now: Tick,
@@ -181,7 +181,7 @@ impl<E: Environment> Server<E> {
             allocation
                 .relays
                 .iter()
-                .any(|relay| relay.relayed == route.from && relay.socket == Socket::Open)
+                .any(|relay| relay.relayed() == route.from && relay.has_socket())
         });
         if !has_socket {
             return Err(DropReason::NoRelay);
@@ -212,7 +212,7 @@ impl<E: Environment> Server<E> {
     fn begin_hairpin(
         &mut self,
         key: Key,
-        index: usize,
+        index: u32,
         route: Route,
         now: Tick,
     ) -> Result<(), DropReason> {
@@ -223,7 +223,7 @@ impl<E: Environment> Server<E> {
         let tuple = sender.tuple;
         let target = RelayedAddr::new(route.peer.expose());
         let held = environment.hold(target);
-        let landing = held.as_deref().filter(|landing| landing.until.holds(now));
+        let landing = held.as_deref().filter(|landing| landing.until().holds(now));
         let landing = landing.ok_or(DropReason::NoLanding)?;
         let name = Name {
             peer: target,
@@ -237,7 +237,7 @@ impl<E: Environment> Server<E> {
         };
         let client = landing.client;
         if admitted.is_err() {
-            landing.meters.drops.add_shared(1);
+            landing.meters().drops.add_shared(1);
         }
         let begun = admitted.map(|framing| {
             self.run = Some(Run {
@@ -307,11 +307,11 @@ impl<E: Environment> Server<E> {
             return Err(DropReason::NoRelay);
         }
         if allocation.permission(peer.ip(), now).is_none() {
-            allocation.meters.drops.add_shared(1);
+            allocation.meters().drops.add_shared(1);
             return Err(DropReason::NoPermission);
         }
         if !verdict.is_admitted() {
-            allocation.meters.drops.add_shared(1);
+            allocation.meters().drops.add_shared(1);
             return Err(DropReason::PolicyRefused);
         }
         let framing = allocation.framing(peer, now);

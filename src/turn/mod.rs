@@ -54,6 +54,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::proto::{Class, DecodeError, Kind, Message, Method, classify};
 
+pub(crate) use address::TupleKey;
 pub use address::{ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, WorkerId};
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
@@ -78,6 +79,8 @@ const ANSWER_LEN: usize = 1_024;
 #[derive(Debug)]
 pub struct Server<E: Environment> {
     config: Arc<ServerConfig>,
+    /// The configured policy, shared by the allocations made under it.
+    policy: Arc<PeerPolicy>,
     environment: E,
     worker: WorkerId,
     table: AllocationTable,
@@ -101,6 +104,7 @@ impl<E: Environment> Server<E> {
         seed: [u8; 32],
     ) -> Self {
         Self {
+            policy: Arc::new(config.policy.clone()),
             config,
             environment,
             worker,
@@ -184,6 +188,9 @@ impl<E: Environment> Server<E> {
     /// relayed addresses and policies of living allocations stay what they are.
     pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
         self.settle();
+        if *self.policy != config.policy {
+            self.policy = Arc::new(config.policy.clone());
+        }
         self.config = config;
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
@@ -254,9 +261,12 @@ impl<E: Environment> Server<E> {
 
     /// The relayed transport addresses that are held, each with its allocation's opaque name.
     pub fn relayed(&self) -> impl Iterator<Item = (AllocationId, RelayedAddr)> + '_ {
-        self.table
-            .iter()
-            .flat_map(|allocation| allocation.relays.iter().map(|r| (allocation.id, r.relayed)))
+        self.table.iter().flat_map(|allocation| {
+            allocation
+                .relays
+                .iter()
+                .map(|r| (allocation.id, r.relayed()))
+        })
     }
 
     /// Checks what must hold between calls.
@@ -272,7 +282,7 @@ impl<E: Environment> Server<E> {
             for relay in &allocation.relays {
                 let published = self
                     .environment
-                    .with(relay.relayed, |l| l.id == allocation.id);
+                    .with(relay.relayed(), |l| l.id == allocation.id);
                 if published != Some(true) {
                     return Err("a relayed transport address has no landing, or another's");
                 }
@@ -310,18 +320,20 @@ impl<E: Environment> Server<E> {
             }
     }
 
-    /// Publishes the receiver's half of every relay of the allocation on `tuple` anew.
+    /// Publishes the receiver's half of every relay of the allocation on `tuple`, where more than
+    /// deadlines changed.
     fn publish(&mut self, tuple: &FiveTuple, now: Tick) {
-        let Some(allocation) = self.table.by_tuple(tuple) else {
+        let Some(allocation) = self.table.by_tuple_mut(tuple) else {
             return;
         };
         for relay in allocation
             .relays
-            .iter()
-            .filter(|relay| relay.until.holds(now))
+            .iter_mut()
+            .filter(|relay| relay.until().holds(now))
         {
-            self.environment
-                .publish(Arc::new(allocation.landing(relay)));
+            if let Some(landing) = relay.take_unpublished() {
+                self.environment.publish(landing);
+            }
         }
     }
 
@@ -331,7 +343,7 @@ impl<E: Environment> Server<E> {
             allocation
                 .relays
                 .iter()
-                .for_each(|relay| relay.until.set(now));
+                .for_each(|relay| relay.until().set(now));
         }
         self.reap(tuple, reason, now);
     }
@@ -346,17 +358,14 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.by_tuple_mut(tuple) else {
             return;
         };
-        let (live, ended): (Vec<_>, Vec<_>) = allocation
-            .relays
-            .drain(..)
-            .partition(|relay| relay.until.holds(now));
-        allocation.relays = live;
-        for relay in ended {
-            self.environment.withdraw(relay.relayed);
-            self.environment.close_socket(relay.relayed);
-            self.environment.rest_port(relay.relayed, now);
+        for relay in allocation.take_ended(now) {
+            let relayed = relay.relayed();
+            self.environment.withdraw(relayed);
+            self.environment.close_socket(relayed);
+            self.environment.rest_port(relayed, now);
         }
         if !allocation.relays.is_empty() {
+            self.publish(tuple, now);
             self.table.rearm(tuple);
             return;
         }
@@ -364,13 +373,14 @@ impl<E: Environment> Server<E> {
             return;
         };
         self.environment.disown(*tuple);
-        self.environment.release(allocation.subject, allocation.id);
+        self.environment
+            .release(allocation.subject, &allocation.standing);
         self.count_allocations();
         self.events.push_back(Event::Closed {
             id: allocation.id,
             reason,
             lived: now.since(allocation.opened),
-            meters: allocation.meters,
+            standing: allocation.standing,
         });
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, WorkerId};
 use crate::turn::credential::Subject;
-use crate::turn::route::AllocationId;
-use crate::turn::stats::{DropReason, Meters};
+use crate::turn::route::{AllocationId, Standing};
+use crate::turn::stats::DropReason;
 
 /// What came of a datagram.
 #[derive(Debug)]
@@ -123,7 +123,7 @@ pub enum Event {
         reason: EndReason,
         /// How long it lived.
         lived: Duration,
-        /// What went through it.
-        meters: Arc<Meters>,
+        /// With what went through it.
+        standing: Arc<Standing>,
     },
 }

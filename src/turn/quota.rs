@@ -5,34 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-use super::address::WorkerId;
-use super::clock::{Deadline, Tick};
+use super::clock::Tick;
 use super::credential::Subject;
-use super::route::AllocationId;
-use super::stats::Meters;
+use super::route::Standing;
 
 /// An allocation that has been silent for so long may be replaced when its user's quota is full:
 /// its client most likely came back from behind another NAT mapping.
 pub const REPLACEABLE_AFTER: Duration = Duration::from_secs(30);
 
-/// One allocation on its user's account.
-#[derive(Debug, Clone)]
-pub struct Holding {
-    /// Its opaque name.
-    pub id: AllocationId,
-    /// Who owns it.
-    pub worker: WorkerId,
-    /// When its client was last heard.
-    pub meters: Arc<Meters>,
-    /// What ends it at once, from any worker.
-    pub deadlines: Vec<Deadline>,
-}
-
-impl Holding {
-    fn is_silent(&self, now: Tick) -> bool {
-        now.since(self.meters.last_heard()) >= REPLACEABLE_AFTER
-    }
+fn is_silent(standing: &Standing, now: Tick) -> bool {
+    now.since(standing.meters.last_heard()) >= REPLACEABLE_AFTER
 }
 
 /// What came of an [`Users::admit`].
@@ -41,7 +25,7 @@ pub enum Admitted {
     /// There was room.
     Granted,
     /// There was none, and this silent allocation makes place.
-    Replaced(Holding),
+    Replaced(Arc<Standing>),
     /// There was none.
     Full,
 }
@@ -49,7 +33,7 @@ pub enum Admitted {
 /// Every user's live allocations.
 #[derive(Debug, Default)]
 pub struct Users {
-    held: HashMap<Subject, Vec<Holding>, foldhash::quality::RandomState>,
+    held: HashMap<Subject, SmallVec<[Arc<Standing>; 1]>, foldhash::quality::RandomState>,
 }
 
 impl Users {
@@ -58,13 +42,19 @@ impl Users {
     pub fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
         limit == 0
             || self.held.get(&user).is_none_or(|held| {
-                held.len() < limit as usize || held.iter().any(|other| other.is_silent(now))
+                held.len() < limit as usize || held.iter().any(|other| is_silent(other, now))
             })
     }
 
     /// Counts `holding` on `user` if fewer than `limit` are held (0: no limit), or in the place of
     /// the one that has been silent longest, if that is long enough.
-    pub fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+    pub fn admit(
+        &mut self,
+        user: Subject,
+        limit: u32,
+        holding: Arc<Standing>,
+        now: Tick,
+    ) -> Admitted {
         let held = self.held.entry(user).or_default();
         if limit == 0 || held.len() < limit as usize {
             held.push(holding);
@@ -72,7 +62,7 @@ impl Users {
         }
         let silent = held
             .iter_mut()
-            .filter(|other| other.is_silent(now))
+            .filter(|other| is_silent(other, now))
             .min_by_key(|other| other.meters.last_heard());
         match silent {
             Some(place) => Admitted::Replaced(std::mem::replace(place, holding)),
@@ -80,10 +70,14 @@ impl Users {
         }
     }
 
-    /// Takes the allocation `id` off `user`'s account; nothing happens when it was replaced.
-    pub fn release(&mut self, user: Subject, id: AllocationId) {
+    /// Takes an allocation off `user`'s account; nothing happens when it was replaced.
+    pub fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
         if let Some(held) = self.held.get_mut(&user) {
-            held.retain(|holding| holding.id != id);
+            // One user may hold thousands, where there is no limit: pointers are compared, since
+            // to look behind each would miss the cache as often.
+            if let Some(place) = held.iter().position(|other| Arc::ptr_eq(other, holding)) {
+                held.swap_remove(place);
+            }
             if held.is_empty() {
                 self.held.remove(&user);
             }
@@ -93,7 +87,7 @@ impl Users {
     /// How many allocations `user` holds.
     #[must_use]
     pub fn held(&self, user: Subject) -> usize {
-        self.held.get(&user).map_or(0, Vec::len)
+        self.held.get(&user).map_or(0, SmallVec::len)
     }
 
     /// How many users hold anything.

@@ -42,10 +42,10 @@ impl<E: Environment> Server<E> {
                 .relays
                 .iter()
                 .filter(|relay| {
-                    family.is_none_or(|family| family == AddressFamily::of(relay.relayed.ip()))
-                        && relay.until.holds(now)
+                    family.is_none_or(|family| family == AddressFamily::of(relay.relayed().ip()))
+                        && relay.until().holds(now)
                 })
-                .for_each(|relay| relay.until.set(end));
+                .for_each(|relay| relay.until().set(end));
         }
         if asked == Some(0) {
             self.reap(&request.tuple, EndReason::Closed, now);

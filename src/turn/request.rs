@@ -155,7 +155,7 @@ impl<E: Environment> Server<E> {
                     _ => Reject::WRONG_CREDENTIALS,
                 });
             }
-            allocation.meters.heard(request.clock.now);
+            allocation.meters().heard(request.clock.now);
         }
         if request.auth.is_expired(request.clock) && !self.outlives_its_credential(request) {
             self.counters.auth_failed(AuthFailure::Expired);

@@ -10,8 +10,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::proto::ChannelNumber;
-use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
+use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, WorkerId};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::Subject;
 use crate::turn::stats::{DropReason, Meters};
@@ -56,6 +58,26 @@ pub struct Name {
     pub subject: Option<Subject>,
 }
 
+/// A name as a permission keeps it: the permission has the IP address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedPort {
+    /// The relayed transport address's port.
+    pub port: u16,
+    /// As in [`Name`].
+    pub subject: Option<Subject>,
+}
+
+impl Name {
+    /// What a permission for its IP address keeps of it.
+    #[must_use]
+    pub const fn kept(&self) -> NamedPort {
+        NamedPort {
+            port: self.peer.port(),
+            subject: self.subject,
+        }
+    }
+}
+
 /// RFC 8656 §9: a permission covers the peer's IP address on any port.
 #[derive(Clone)]
 pub struct Permission {
@@ -65,8 +87,8 @@ pub struct Permission {
     pub kind: PeerKind,
     /// When it ends.
     pub until: Deadline,
-    /// Which relayed addresses of that IP were named; only for own ones.
-    pub names: Vec<Name>,
+    /// Which relayed addresses of that IP were named; only for own ones. Calls have one.
+    pub names: SmallVec<[NamedPort; 1]>,
 }
 
 impl fmt::Debug for Permission {
@@ -93,9 +115,14 @@ impl Permission {
         self.names.iter().any(|name| match name.subject {
             // The port may have passed to somebody else since it was named.
             Some(named) => named == subject,
-            None if name.peer == sender => true,
-            None => live_subject(landings, name.peer, now) == Some(subject),
+            None if name.port == sender.port() => true,
+            None => live_subject(landings, self.relayed(name.port), now) == Some(subject),
         })
+    }
+
+    /// The relayed address behind a name.
+    pub(crate) const fn relayed(&self, port: u16) -> RelayedAddr {
+        RelayedAddr::new(SocketAddr::new(self.ip, port))
     }
 }
 
@@ -118,7 +145,7 @@ pub(crate) fn live_subject<L: Landings>(
     relayed: RelayedAddr,
     now: Tick,
 ) -> Option<Subject> {
-    let look = |landing: &Landing| landing.until.holds(now).then_some(landing.subject);
+    let look = |landing: &Landing| landing.until().holds(now).then_some(landing.subject);
     landings.with(relayed, look).flatten()
 }
 
@@ -131,8 +158,26 @@ pub enum Framing {
     Indication,
 }
 
-/// The receiver's half: how a packet for this relayed address reaches its client, and from whom.
+/// What any worker may read of an allocation for as long as it lives, and change in place: its
+/// ends and its meters. Every landing of the allocation holds the same one.
 #[derive(Debug)]
+pub struct Standing {
+    /// The allocation's opaque name.
+    pub id: AllocationId,
+    /// Who owns it.
+    pub worker: WorkerId,
+    /// When its IPv4 and its IPv6 relayed address end.
+    pub until: [Deadline; 2],
+    /// What went through it.
+    pub meters: Meters,
+}
+
+/// The receiver's half: how a packet for this relayed address reaches its client, and from whom.
+///
+/// One piece of memory with its only permission and channel in it, since it is read for every
+/// packet: its owner works on the very landing that is published, and publishes a copy of it when
+/// anything but a deadline changes.
+#[derive(Debug, Clone)]
 pub struct Landing {
     /// The allocation's opaque name.
     pub id: AllocationId,
@@ -142,21 +187,31 @@ pub struct Landing {
     pub subject: Subject,
     /// Whether only the same call may reach it. Call ids are not minted yet, so it matches nobody.
     pub same_call_only: bool,
-    /// The client, and the listener that it uses.
-    pub client: FiveTuple,
     /// Whether the relayed address has a socket, so that packets may leave from it.
     pub has_socket: bool,
-    /// When the allocation ends.
-    pub until: Deadline,
+    /// The client, and the listener that it uses.
+    pub client: FiveTuple,
+    /// What lives on when the landing is published anew.
+    pub standing: Arc<Standing>,
     /// The first gate, and within it the second.
-    pub permissions: Box<[Permission]>,
+    pub permissions: SmallVec<[Permission; 1]>,
     /// Which peers have a channel.
-    pub channels: Box<[ChannelBinding]>,
-    /// What went through the allocation.
-    pub meters: Arc<Meters>,
+    pub channels: SmallVec<[ChannelBinding; 1]>,
 }
 
 impl Landing {
+    /// When the relayed address ends.
+    #[must_use]
+    pub fn until(&self) -> &Deadline {
+        &self.standing.until[usize::from(self.relayed.ip().is_ipv6())]
+    }
+
+    /// What went through the allocation.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.standing.meters
+    }
+
     /// Whether this allocation takes packets from `sender`, a relayed address of `subject`, at
     /// `now`, and in which framing.
     ///
@@ -169,7 +224,7 @@ impl Landing {
         now: Tick,
         landings: &L,
     ) -> Result<Framing, DropReason> {
-        if !self.until.holds(now) {
+        if !self.until().holds(now) {
             return Err(DropReason::NoLanding);
         }
         if self.same_call_only {
@@ -189,9 +244,13 @@ impl Landing {
 }
 
 /// RFC 8656 §11.3: ChannelData if a channel is bound to exactly this peer, else a Data indication.
-pub(crate) fn framing(channels: &[ChannelBinding], peer: SocketAddr, now: Tick) -> Framing {
+pub(crate) fn framing<'c>(
+    channels: impl IntoIterator<Item = &'c ChannelBinding>,
+    peer: SocketAddr,
+    now: Tick,
+) -> Framing {
     channels
-        .iter()
+        .into_iter()
         .find(|channel| channel.peer.expose() == peer && channel.until.holds(now))
         .map_or(Framing::Indication, |channel| {
             Framing::Channel(channel.number)

@@ -17,6 +17,7 @@ use crate::proto::{
     frame_channel_data, frame_data_indication, write_channel_data_head, write_data_indication_head,
 };
 use crate::turn::address::FiveTuple;
+use crate::turn::allocation::Allocation;
 use crate::turn::clock::Tick;
 use crate::turn::outcome::{Forward, Fragmentation, Head, Target};
 use crate::turn::route::{AllocationId, Framing, Landing};
@@ -52,11 +53,11 @@ pub(crate) enum Way {
 #[derive(Debug)]
 pub(crate) enum Account<H> {
     /// From one allocation of this server to another.
-    Hairpin { sender: usize, landing: H },
+    Hairpin { sender: u32, landing: H },
     /// From a client to a peer, by a relay socket.
-    Out { sender: usize },
+    Out { sender: u32 },
     /// From a peer to a client.
-    In { receiver: usize },
+    In { receiver: u32 },
 }
 
 /// Packets on one way at one moment.
@@ -92,23 +93,23 @@ impl<H: Deref<Target = Option<Arc<Landing>>>> Run<H> {
         match &self.account {
             Account::Hairpin { sender, landing } => {
                 if let Some(sender) = table.at(*sender) {
-                    sender.meters.received(path, volume);
+                    sender.meters().received(path, volume);
                 }
                 if let Some(landing) = landing.as_deref() {
-                    landing.meters.sent(path, volume);
+                    landing.meters().sent(path, volume);
                 }
                 counters.relayed(path, Direction::In, volume);
                 counters.relayed(path, Direction::Out, volume);
             }
             Account::Out { sender } => {
                 if let Some(sender) = table.at(*sender) {
-                    sender.meters.received(path, volume);
+                    sender.meters().received(path, volume);
                 }
                 counters.relayed(path, Direction::In, volume);
             }
             Account::In { receiver } => {
                 if let Some(receiver) = table.at(*receiver) {
-                    receiver.meters.sent(path, volume);
+                    receiver.meters().sent(path, volume);
                 }
                 counters.relayed(path, Direction::Out, volume);
             }
@@ -118,8 +119,8 @@ impl<H: Deref<Target = Option<Arc<Landing>>>> Run<H> {
     /// Counts a packet for the receiver that did not fit its framing.
     pub(crate) fn count_drop(&self, table: &AllocationTable) {
         let meters = match &self.account {
-            Account::Hairpin { landing, .. } => landing.as_deref().map(|l| &l.meters),
-            Account::In { receiver } => table.at(*receiver).map(|a| &a.meters),
+            Account::Hairpin { landing, .. } => landing.as_deref().map(Landing::meters),
+            Account::In { receiver } => table.at(*receiver).map(Allocation::meters),
             Account::Out { .. } => None,
         };
         if let Some(meters) = meters {

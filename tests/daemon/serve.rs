@@ -220,6 +220,31 @@ fn want_of_descriptors_ends_no_call() {
 }
 
 #[test]
+fn a_limit_of_descriptors_below_the_relay_sockets_is_told_at_start() {
+    let house = House::new("[policy]\npeers = \"any\"");
+    let limited = |files: u32| {
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")])
+            .arg(&house.binary)
+            .args(["serve", "--config", "taciturn.toml"])
+            .env_clear()
+            .current_dir(house.directory.path());
+        command
+    };
+    let daemon = house.start(limited(300));
+    let log = daemon.stderr();
+    // 2 addresses of 4,536 ports each.
+    assert!(
+        log.contains("may open 300 files") && log.contains("not 9072"),
+        "{log}"
+    );
+    drop(daemon);
+    let enough = house.start(limited(10_000));
+    assert!(!enough.stderr().contains("may open"), "{}", enough.stderr());
+}
+
+#[test]
 #[ignore = "needs promtool; .ci/run runs it"]
 fn promtool_finds_nothing_to_mend_in_the_metrics() {
     let house = House::new("");

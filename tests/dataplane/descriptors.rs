@@ -1,12 +1,13 @@
 //! What happens when the process has no descriptor left.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::loopback::client::SUCCESS;
+use crate::loopback::client::{Client, SUCCESS};
 use crate::loopback::message::Received;
-use crate::loopback::plane::{Setup, V4};
+use crate::loopback::plane::{Setup, V4, credential, unix};
 
 const ALONE: &str = "TACITURN_TEST_ALONE";
 
@@ -78,4 +79,36 @@ fn without_descriptors_an_allocate_gets_508_and_what_lives_goes_on() {
         setrlimit(Resource::Nofile, before).unwrap();
         assert_eq!(clients[18].try_allocate(V4).code(), SUCCESS);
     }
+}
+
+/// Each allocation with a socket of its own, as many of ten thousand as this machine lets one
+/// process open.
+#[test]
+fn ten_thousand_allocations_have_their_sockets_as_far_as_the_limit_goes() {
+    const TEST: &str =
+        "descriptors::ten_thousand_allocations_have_their_sockets_as_far_as_the_limit_goes";
+    if !alone(TEST) {
+        return;
+    }
+    let limit = taciturn::dataplane::sys::raise_descriptor_limit().unwrap();
+    let mut plane = Setup {
+        ports: 50_000..=61_999,
+        ..Setup::any(2)
+    }
+    .start();
+    // What is left for the test and the rest of the plane.
+    let count = limit.saturating_sub(200).min(10_000);
+    assert!(count > 500, "{limit} descriptors are no measure");
+    for user in 1..=count {
+        // A client's socket is gone before the next one comes, and its port may be the next one's:
+        // each has an address of its own.
+        let [.., high, low] = user.to_be_bytes();
+        let local = Ipv4Addr::new(127, 64, high, low).into();
+        let credential = credential(&format!("user-{user}"), unix() + 3_600);
+        Client::at(local, plane.listener(V4), credential).allocate(V4);
+    }
+    assert_eq!(plane.allocations().iter().sum::<u64>(), count);
+    let sockets = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    assert!(sockets >= count, "{sockets} descriptors");
+    plane.stop();
 }

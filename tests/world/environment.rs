@@ -13,8 +13,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortPool, PortWish, Token};
-use taciturn::turn::quota::{Admitted, Holding, Users};
-use taciturn::turn::route::{Landing, Landings};
+use taciturn::turn::quota::{Admitted, Users};
+use taciturn::turn::route::{Landing, Landings, Standing};
 use taciturn::turn::unvalidated::{Rate, Unvalidated};
 use taciturn::turn::{
     AllocationId, Environment, FiveTuple, Forward, Head, RelayedAddr, Server, SocketRefused, Tick,
@@ -133,15 +133,15 @@ impl Environment for Room {
         self.house.borrow().users.has_room(user, limit, now)
     }
 
-    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted {
         self.house
             .borrow_mut()
             .users
             .admit(user, limit, holding, now)
     }
 
-    fn release(&mut self, user: Subject, id: AllocationId) {
-        self.house.borrow_mut().users.release(user, id);
+    fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
+        self.house.borrow_mut().users.release(user, holding);
     }
 
     fn condemn(&mut self, worker: WorkerId, id: AllocationId) {

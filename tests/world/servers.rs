@@ -430,7 +430,7 @@ impl World {
     pub fn meters(&self, relayed: SocketAddr, path: Path, direction: Direction) -> (u64, u64) {
         let house = self.house.borrow();
         let traffic = house.landings[&RelayedAddr::new(relayed)]
-            .meters
+            .meters()
             .traffic(path, direction);
         (traffic.packets.total(), traffic.bytes.total())
     }

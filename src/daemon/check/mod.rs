@@ -44,6 +44,16 @@ pub(crate) fn run(arguments: &Check) -> anyhow::Result<()> {
     }
 }
 
+/// What `serve` tells at its start: that this process may open too few files for the relay sockets
+/// of this configuration.
+pub(crate) fn few_descriptors(
+    settings: &config::Settings,
+    relays: &[RelayAddress],
+) -> Option<String> {
+    let facts = Facts::gather(settings).ok()?;
+    warnings::few_descriptors(settings, relays, &facts)
+}
+
 /// Whether output may carry escape sequences.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {

@@ -202,7 +202,12 @@ pub(super) fn listening_sockets(settings: &Settings, facts: &Facts) -> u64 {
     (listeners * workers) as u64
 }
 
-fn few_descriptors(settings: &Settings, relays: &[RelayAddress], facts: &Facts) -> Option<String> {
+/// Fewer files than relay sockets and the rest take.
+pub(super) fn few_descriptors(
+    settings: &Settings,
+    relays: &[RelayAddress],
+    facts: &Facts,
+) -> Option<String> {
     let limit = facts.descriptors?;
     let listeners = listening_sockets(settings, facts);
     let others = listeners + OTHER_DESCRIPTORS;

@@ -124,9 +124,16 @@ impl Run {
                         && landing.subject == subject,
                     || format!("the landing of {at} is another allocation's"),
                 )?;
-                must(landing.until.at() == Tick::from_nanos(relay.until), || {
-                    format!("{at} ends at {:?}, not {}", landing.until.at(), relay.until)
-                })?;
+                must(
+                    landing.until().at() == Tick::from_nanos(relay.until),
+                    || {
+                        format!(
+                            "{at} ends at {:?}, not {}",
+                            landing.until().at(),
+                            relay.until
+                        )
+                    },
+                )?;
                 must(socket.is_none_or(|id| *id == allocation.id), || {
                     format!("the socket of {at} is another allocation's")
                 })?;
@@ -169,16 +176,18 @@ impl Run {
         allocation: &Allocation,
         landing: &taciturn::turn::route::Landing,
     ) -> Result<(), String> {
+        // A landing has what concerns its own family.
+        let is_v6 = landing.relayed.ip().is_ipv6();
         let mut promised: Vec<(IpAddr, u64)> = allocation
             .permissions
             .iter()
-            .filter(|permission| self.now < permission.until)
+            .filter(|permission| self.now < permission.until && permission.ip.is_ipv6() == is_v6)
             .map(|permission| (permission.ip, permission.until))
             .collect();
         let mut published: Vec<(IpAddr, u64)> = landing
             .permissions
             .iter()
-            .filter(|permission| permission.until.holds(self.tick()))
+            .filter(|p| p.until.holds(self.tick()) && p.ip.is_ipv6() == is_v6)
             .map(|permission| (permission.ip, permission.until.at().nanos()))
             .collect();
         promised.sort_unstable();
@@ -189,14 +198,14 @@ impl Run {
         let mut promised: Vec<(u16, SocketAddr, u64)> = allocation
             .channels
             .iter()
-            .filter(|channel| self.now < channel.until)
+            .filter(|channel| self.now < channel.until && channel.peer.is_ipv6() == is_v6)
             .map(|channel| (channel.number, channel.peer, channel.until))
             .collect();
         let mut published: Vec<(u16, SocketAddr, u64)> = landing
             .channels
             .iter()
             .map(|c| (c.number.value(), c.peer.expose(), c.until.at().nanos()))
-            .filter(|(_, _, until)| self.now < *until)
+            .filter(|(_, peer, until)| self.now < *until && peer.is_ipv6() == is_v6)
             .collect();
         promised.sort_unstable();
         published.sort_unstable();
@@ -274,7 +283,7 @@ impl Run {
         let house = self.house.borrow();
         for allocation in &self.model.allocations {
             let relayed = taciturn::turn::RelayedAddr::new(allocation.relays[0].addr);
-            let meters = house.landings.get(&relayed).map(|landing| &landing.meters);
+            let meters = house.landings.get(&relayed).map(|landing| landing.meters());
             must(
                 meters.is_some_and(|meters| metered(meters) == allocation.traffic),
                 || format!("the traffic of {relayed} is miscounted"),

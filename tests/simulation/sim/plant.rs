@@ -2,17 +2,18 @@
 //! code under test stays what it is. A simulation that does not notice them is blind.
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortWish, Token};
-use taciturn::turn::quota::{Admitted, Holding};
-use taciturn::turn::route::{Landing, Landings, Name, PeerKind, Permission};
+use taciturn::turn::quota::Admitted;
+use taciturn::turn::route::{Landing, Landings, NamedPort, PeerKind, Permission, Standing};
 use taciturn::turn::{
     AllocationId, Deadline, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
 };
 
-use super::environment::{Held, Room};
+use super::environment::Room;
 
 /// What is wrong with a house.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +62,11 @@ pub struct Planted {
 
 impl Planted {
     fn alter(&self, landing: &Landing) -> Landing {
-        let mut altered = copy(landing);
+        let mut altered = landing.clone();
         match self.plant {
             Plant::AdmissionRemoved => {
-                let mut ips: Vec<IpAddr> = self.everybody().map(|name| name.peer.ip()).collect();
+                let house = self.room.house.borrow();
+                let mut ips: Vec<IpAddr> = house.landings.keys().map(|at| at.ip()).collect();
                 ips.sort_unstable();
                 ips.dedup();
                 altered.permissions = ips.into_iter().map(|ip| self.open(ip)).collect();
@@ -74,13 +76,12 @@ impl Planted {
                     permission.names = self.everybody().collect();
                 }
             }
-            Plant::DeadlineIgnored => altered.until = never(),
             Plant::PermissionKept => {
                 for permission in &mut altered.permissions {
                     permission.until = never();
                 }
             }
-            Plant::ChannelsForgotten => altered.channels = Box::default(),
+            Plant::ChannelsForgotten => altered.channels.clear(),
             Plant::ReceiverConfused => {
                 let house = self.room.house.borrow();
                 let other = house.landings.values().map(|l| l.client);
@@ -88,8 +89,11 @@ impl Planted {
                     .min_by_key(|tuple| tuple.client.expose())
                     .unwrap_or(landing.client);
             }
-            Plant::Nothing | Plant::WithdrawForgotten | Plant::SocketKept | Plant::QuotaIgnored => {
-            }
+            Plant::Nothing
+            | Plant::DeadlineIgnored
+            | Plant::WithdrawForgotten
+            | Plant::SocketKept
+            | Plant::QuotaIgnored => {}
         }
         altered
     }
@@ -103,13 +107,13 @@ impl Planted {
         }
     }
 
-    fn everybody(&self) -> impl Iterator<Item = Name> + use<> {
+    fn everybody(&self) -> impl Iterator<Item = NamedPort> + use<> {
         let house = self.room.house.borrow();
-        let names: Vec<Name> = house
+        let names: Vec<NamedPort> = house
             .landings
             .values()
-            .map(|landing| Name {
-                peer: landing.relayed,
+            .map(|landing| NamedPort {
+                port: landing.relayed.port(),
                 subject: Some(landing.subject),
             })
             .collect();
@@ -121,30 +125,44 @@ fn never() -> Deadline {
     Deadline::new(Tick::from_nanos(u64::MAX))
 }
 
-fn copy(landing: &Landing) -> Landing {
-    Landing {
-        id: landing.id,
-        relayed: landing.relayed,
-        subject: landing.subject,
-        same_call_only: landing.same_call_only,
-        client: landing.client,
-        has_socket: landing.has_socket,
-        until: landing.until.clone(),
-        permissions: landing.permissions.clone(),
-        channels: landing.channels.clone(),
-        meters: Arc::clone(&landing.meters),
+/// A landing in hand, altered; its deadline is itself again when it is put down.
+#[derive(Debug)]
+pub struct PlantedHeld {
+    landing: Option<Arc<Landing>>,
+    ignored: Option<Tick>,
+}
+
+impl Deref for PlantedHeld {
+    type Target = Option<Arc<Landing>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.landing
+    }
+}
+
+impl Drop for PlantedHeld {
+    fn drop(&mut self) {
+        if let (Some(landing), Some(end)) = (&self.landing, self.ignored) {
+            landing.until().set(end);
+        }
     }
 }
 
 impl Landings for Planted {
-    type Held = Held;
+    type Held = PlantedHeld;
 
-    fn hold(&self, relayed: RelayedAddr) -> Held {
+    fn hold(&self, relayed: RelayedAddr) -> PlantedHeld {
         let held = self.room.hold(relayed);
-        if self.plant == Plant::Nothing {
-            return held;
+        let landing = held.as_deref().map(|landing| Arc::new(self.alter(landing)));
+        let mut ignored = None;
+        if let Some(landing) = landing
+            .as_ref()
+            .filter(|_| self.plant == Plant::DeadlineIgnored)
+        {
+            ignored = Some(landing.until().at());
+            landing.until().set(Tick::from_nanos(u64::MAX));
         }
-        Held(held.as_deref().map(|landing| Arc::new(self.alter(landing))))
+        PlantedHeld { landing, ignored }
     }
 }
 
@@ -185,7 +203,7 @@ impl Environment for Planted {
         self.plant == Plant::QuotaIgnored || self.room.has_room(user, limit, now)
     }
 
-    fn admit(&mut self, user: Subject, limit: u32, holding: Holding, now: Tick) -> Admitted {
+    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted {
         let limit = if self.plant == Plant::QuotaIgnored {
             0
         } else {
@@ -194,8 +212,8 @@ impl Environment for Planted {
         self.room.admit(user, limit, holding, now)
     }
 
-    fn release(&mut self, user: Subject, id: AllocationId) {
-        self.room.release(user, id);
+    fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
+        self.room.release(user, holding);
     }
 
     fn condemn(&mut self, worker: WorkerId, id: AllocationId) {

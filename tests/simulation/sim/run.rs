@@ -297,10 +297,10 @@ impl Run {
                         id,
                         reason,
                         lived,
-                        meters,
+                        standing,
                     } => {
                         self.tally.closed += 1;
-                        self.closed(worker, id, reason, lived, &meters)?;
+                        self.closed(worker, id, reason, lived, &standing.meters)?;
                     }
                 }
             }
