@@ -1,11 +1,12 @@
 //! The only state that workers share on the data path: for each relay IP an array, indexed by
-//! port, of the landing published there. Reading takes no lock and waits for nobody.
+//! port, of the landing published there. Reading takes no lock and waits for nobody; a sender reads
+//! it once, and from then on only asks the landing in its hand whether it is still current.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arc_swap::{ArcSwapAny, ArcSwapOption, Guard};
+use arc_swap::ArcSwapOption;
 
 use crate::turn::RelayedAddr;
 use crate::turn::route::{Landing, Landings};
@@ -62,11 +63,12 @@ impl Directory {
 }
 
 impl Landings for Directory {
-    type Held = Guard<Option<Arc<Landing>>>;
+    fn find(&self, relayed: RelayedAddr) -> Option<Arc<Landing>> {
+        self.slot(relayed)?.load_full()
+    }
 
-    fn hold(&self, relayed: RelayedAddr) -> Self::Held {
-        self.slot(relayed)
-            .map_or_else(|| Guard::from_inner(None), ArcSwapAny::load)
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+        self.slot(relayed)?.load().as_deref().map(look)
     }
 }
 
@@ -78,7 +80,7 @@ mod tests {
     use smallvec::SmallVec;
 
     use crate::turn::credential::Subject;
-    use crate::turn::route::Standing;
+    use crate::turn::route::{Current, Standing};
     use crate::turn::stats::Meters;
     use crate::turn::{AllocationId, ClientAddr, FiveTuple, ListenerId, WorkerId};
 
@@ -102,6 +104,7 @@ mod tests {
             }),
             permissions: SmallVec::new(),
             channels: SmallVec::new(),
+            current: Current::default(),
         })
     }
 

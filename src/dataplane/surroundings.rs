@@ -9,7 +9,6 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use crate::dataplane::directory::Directory;
 use crate::dataplane::shared::{Command, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::sys::{Poller, Ready, SocketOptions, UdpSocket, Waker};
@@ -132,10 +131,12 @@ fn notify(shared: &Shared, worker: WorkerId, id: AllocationId) -> bool {
 }
 
 impl Landings for Surroundings {
-    type Held = <Directory as Landings>::Held;
+    fn find(&self, relayed: RelayedAddr) -> Option<Arc<Landing>> {
+        self.shared.directory.find(relayed)
+    }
 
-    fn hold(&self, relayed: RelayedAddr) -> Self::Held {
-        self.shared.directory.hold(relayed)
+    fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
+        self.shared.directory.with(relayed, look)
     }
 }
 

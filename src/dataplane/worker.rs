@@ -31,6 +31,8 @@ use crate::turn::{
 const BATCH: usize = 32;
 /// The largest datagram.
 const LARGEST: usize = 65_535;
+/// From how many packets on the server looks ahead; fewer hardly wait for each other's memory.
+const WORTH_LOOKING_AHEAD: usize = 4;
 /// Batches taken from one socket in one turn.
 const BUDGET: usize = 4;
 const ZEROS: [u8; 4] = [0; 4];
@@ -245,6 +247,16 @@ impl Worker {
                 return;
             };
             let count = received.len();
+            if let Door::Listener(listener) = door
+                && count >= WORTH_LOOKING_AHEAD
+            {
+                let incoming = &self.incoming;
+                let sources = received.clone().map(|index| incoming.source(index));
+                self.server.look_ahead(sources.map(|source| FiveTuple {
+                    client: ClientAddr::new(source),
+                    listener,
+                }));
+            }
             for index in received {
                 self.handle(index, door, clock);
             }

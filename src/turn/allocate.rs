@@ -15,7 +15,7 @@ use crate::proto::{
 };
 use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
-use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Relay};
+use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Reached, Relay};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::{EXPIRY_LEEWAY, Subject};
 use crate::turn::environment::{Environment, SocketRefused};
@@ -23,7 +23,7 @@ use crate::turn::policy::PeerPolicy;
 use crate::turn::ports::{NoPort, Parity, PortWish, Token};
 use crate::turn::quota::Admitted;
 use crate::turn::request::{Reject, Request};
-use crate::turn::route::{AllocationId, Landing, Standing};
+use crate::turn::route::{AllocationId, Current, Landing, Standing};
 use crate::turn::server_config::Bind;
 use crate::turn::stats::Meters;
 use crate::turn::{EndReason, Event};
@@ -110,6 +110,7 @@ impl<E: Environment> Server<E> {
                 standing: Arc::clone(&standing),
                 permissions: SmallVec::new(),
                 channels: SmallVec::new(),
+                current: Current::default(),
             })
         };
         self.open(
@@ -128,6 +129,7 @@ impl<E: Environment> Server<E> {
                 relays: promised.relays.iter().map(landing).collect(),
                 policy,
                 standing,
+                reached: Reached::default(),
                 armed: end,
             },
             now,

@@ -118,8 +118,56 @@ pub(crate) struct Allocation {
     /// One, or one of each family.
     pub(crate) relays: SmallVec<[Relay; 2]>,
     pub(crate) standing: Arc<Standing>,
+    pub(crate) reached: Reached,
     /// The moment at which the server looks at it again.
     pub(crate) armed: Tick,
+}
+
+/// How many landings a sender keeps in hand.
+const REACHED: usize = 4;
+
+/// Landings of this server's relayed addresses that the client sent to lately: as good as the
+/// directory, since each says whether it is still what is found there, and nearer. One that is not
+/// is let go when the client sends there again, or when others take its place.
+#[derive(Debug, Default)]
+pub(crate) struct Reached(SmallVec<[Arc<Landing>; 1]>);
+
+impl Reached {
+    /// Which of them is the landing of `relayed`; it is looked up if it is none of them.
+    pub(crate) fn place<L: Landings>(
+        &mut self,
+        relayed: RelayedAddr,
+        landings: &L,
+    ) -> Option<usize> {
+        let known = self.0.iter().position(|landing| landing.relayed == relayed);
+        if let Some(place) = known.filter(|place| self.0[*place].is_current()) {
+            return Some(place);
+        }
+        let found = landings.find(relayed);
+        match (known, found) {
+            (Some(place), Some(landing)) => {
+                self.0[place] = landing;
+                Some(place)
+            }
+            (Some(place), None) => {
+                self.0.remove(place);
+                None
+            }
+            (None, Some(landing)) => {
+                if self.0.len() == REACHED {
+                    self.0.remove(0);
+                }
+                self.0.push(landing);
+                Some(self.0.len() - 1)
+            }
+            (None, None) => None,
+        }
+    }
+
+    /// The landing at a place.
+    pub(crate) fn at(&self, place: usize) -> Option<&Landing> {
+        self.0.get(place).map(Arc::as_ref)
+    }
 }
 
 /// The Allocate request that made an allocation, as far as its response depends on it.
@@ -131,6 +179,22 @@ pub(crate) struct MadeBy {
 }
 
 impl Allocation {
+    /// Something of every piece of memory that a packet of this client's reads, for
+    /// [`look_ahead`](crate::turn::Server::look_ahead); the number itself means nothing.
+    pub(crate) fn touch(&self) -> u64 {
+        let mut seen = self.standing.meters.last_heard().nanos();
+        if let Some(relay) = self.relays.first() {
+            seen ^= u64::from(relay.landing.relayed.port());
+            seen ^= relay.landing.channels.len() as u64;
+        }
+        if let Some(landing) = self.reached.at(0) {
+            seen ^= u64::from(landing.relayed.port());
+            seen ^= landing.channels.len() as u64 ^ landing.permissions.len() as u64;
+            seen ^= landing.standing.meters.drops.total();
+        }
+        seen
+    }
+
     /// The relay of `family` that is live at `now`.
     pub(crate) fn relay(&self, family: AddressFamily, now: Tick) -> Option<&Relay> {
         self.relays.iter().find(|relay| {

@@ -222,14 +222,16 @@ impl<E: Environment> Server<E> {
         let sender = table.at_mut(index).ok_or(DropReason::NoAllocation)?;
         let tuple = sender.tuple;
         let target = RelayedAddr::new(route.peer.expose());
-        let held = environment.hold(target);
-        let landing = held.as_deref().filter(|landing| landing.until().holds(now));
-        let landing = landing.ok_or(DropReason::NoLanding)?;
+        let place = sender.reached.place(target, environment);
+        let place = place.ok_or(DropReason::NoLanding)?;
+        let landing = sender.reached.at(place);
+        let landing = landing.filter(|landing| landing.until().holds(now));
         let name = Name {
             peer: target,
-            subject: Some(landing.subject),
+            subject: Some(landing.ok_or(DropReason::NoLanding)?.subject),
         };
         let named = sender.name_by_sending(name, now, environment);
+        let landing = sender.reached.at(place).ok_or(DropReason::NoLanding)?;
         let admitted = if sender.is_reachable_only_in_its_call() {
             Err(DropReason::OtherCall)
         } else {
@@ -251,7 +253,7 @@ impl<E: Environment> Server<E> {
                 path: Path::Hairpin,
                 account: Account::Hairpin {
                     sender: index,
-                    landing: held,
+                    place,
                 },
                 volume: Volume::default(),
             });

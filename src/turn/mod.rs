@@ -87,7 +87,7 @@ pub struct Server<E: Environment> {
     counters: Arc<Counters>,
     events: VecDeque<Event>,
     rng: StdRng,
-    run: Option<Run<E::Held>>,
+    run: Option<Run>,
     aside: Aside,
     answer: Box<[u8; ANSWER_LEN]>,
     answer_len: usize,
@@ -231,6 +231,12 @@ impl<E: Environment> Server<E> {
         self.aside.bytes()
     }
 
+    /// Reads what packets of these 5-tuples will need, before the first of them is handled: all of a
+    /// batch wait for memory at the same time, instead of one after the other.
+    pub fn look_ahead(&self, tuples: impl Iterator<Item = FiveTuple>) {
+        self.table.look_ahead(tuples);
+    }
+
     /// The batch is done: what went through it is counted, and the next packet looks up its way
     /// anew. Until then packets that take the same way as the one before are neither judged nor
     /// counted by themselves.
@@ -332,7 +338,11 @@ impl<E: Environment> Server<E> {
             .filter(|relay| relay.until().holds(now))
         {
             if let Some(landing) = relay.take_unpublished() {
+                let before = self.environment.find(landing.relayed);
                 self.environment.publish(landing);
+                if let Some(before) = before {
+                    before.current.supersede();
+                }
             }
         }
     }
@@ -360,7 +370,11 @@ impl<E: Environment> Server<E> {
         };
         for relay in allocation.take_ended(now) {
             let relayed = relay.relayed();
+            let last = self.environment.find(relayed);
             self.environment.withdraw(relayed);
+            if let Some(last) = last {
+                last.current.supersede();
+            }
             self.environment.close_socket(relayed);
             self.environment.rest_port(relayed, now);
         }

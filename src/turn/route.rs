@@ -7,8 +7,8 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use smallvec::SmallVec;
 
@@ -197,9 +197,42 @@ pub struct Landing {
     pub permissions: SmallVec<[Permission; 1]>,
     /// Which peers have a channel.
     pub channels: SmallVec<[ChannelBinding; 1]>,
+    /// Whether it is still what is found at its address.
+    pub current: Current,
+}
+
+/// Whether a landing is what its owner published last. Who holds on to a landing asks this instead
+/// of looking for it anew.
+#[derive(Debug)]
+pub struct Current(AtomicBool);
+
+impl Current {
+    /// It is not, from now on.
+    pub fn supersede(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Default for Current {
+    fn default() -> Self {
+        Self(AtomicBool::new(true))
+    }
+}
+
+impl Clone for Current {
+    /// A copy is made to be published.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl Landing {
+    /// Whether it is still what is found at its address.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.current.0.load(Ordering::Acquire)
+    }
+
     /// When the relayed address ends.
     #[must_use]
     pub fn until(&self) -> &Deadline {
@@ -259,14 +292,11 @@ pub(crate) fn framing<'c>(
 
 /// Where landings are found: the data plane's directory, or a map in a simulation.
 pub trait Landings {
-    /// A landing in hand, which stays readable though it be withdrawn meanwhile.
-    type Held: Deref<Target = Option<Arc<Landing>>> + fmt::Debug;
-
-    /// Takes the landing of `relayed` in hand, if one is published.
-    fn hold(&self, relayed: RelayedAddr) -> Self::Held;
+    /// The landing of `relayed`, if one is published.
+    fn find(&self, relayed: RelayedAddr) -> Option<Arc<Landing>>;
 
     /// Looks at the landing of `relayed`, if one is published.
     fn with<R>(&self, relayed: RelayedAddr, look: impl FnOnce(&Landing) -> R) -> Option<R> {
-        self.hold(relayed).as_deref().map(look)
+        self.find(relayed).as_deref().map(look)
     }
 }

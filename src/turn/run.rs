@@ -9,8 +9,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::ops::Range;
 
 use crate::proto::{
     CHANNEL_DATA_HEADROOM, DATA_INDICATION_HEADROOM, Full, TransactionId, data_indication_headroom,
@@ -51,9 +50,9 @@ pub(crate) enum Way {
 /// On whose account a run goes. Allocations are named by their place in the worker's table, which
 /// does not change while a run lasts.
 #[derive(Debug)]
-pub(crate) enum Account<H> {
-    /// From one allocation of this server to another.
-    Hairpin { sender: u32, landing: H },
+pub(crate) enum Account {
+    /// From one allocation of this server to another, whose landing the sender has in hand.
+    Hairpin { sender: u32, place: usize },
     /// From a client to a peer, by a relay socket.
     Out { sender: u32 },
     /// From a peer to a client.
@@ -61,16 +60,16 @@ pub(crate) enum Account<H> {
 }
 
 /// Packets on one way at one moment.
-pub(crate) struct Run<H> {
+pub(crate) struct Run {
     pub(crate) key: Key,
     pub(crate) now: Tick,
     pub(crate) way: Way,
     pub(crate) path: Path,
-    pub(crate) account: Account<H>,
+    pub(crate) account: Account,
     pub(crate) volume: Volume,
 }
 
-impl<H> fmt::Debug for Run<H> {
+impl fmt::Debug for Run {
     /// Without key and way, which name endpoints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
@@ -81,7 +80,7 @@ impl<H> fmt::Debug for Run<H> {
     }
 }
 
-impl<H: Deref<Target = Option<Arc<Landing>>>> Run<H> {
+impl Run {
     /// Whether a packet that comes in with `key` at `now` takes this way.
     pub(crate) fn takes(&self, key: &Key, now: Tick) -> bool {
         self.now == now && self.key == *key
@@ -91,12 +90,12 @@ impl<H: Deref<Target = Option<Arc<Landing>>>> Run<H> {
     pub(crate) fn count(&self, table: &AllocationTable, counters: &Counters) {
         let (path, volume) = (self.path, self.volume);
         match &self.account {
-            Account::Hairpin { sender, landing } => {
+            Account::Hairpin { sender, place } => {
                 if let Some(sender) = table.at(*sender) {
                     sender.meters().received(path, volume);
-                }
-                if let Some(landing) = landing.as_deref() {
-                    landing.meters().sent(path, volume);
+                    if let Some(landing) = sender.reached.at(*place) {
+                        landing.meters().sent(path, volume);
+                    }
                 }
                 counters.relayed(path, Direction::In, volume);
                 counters.relayed(path, Direction::Out, volume);
@@ -119,7 +118,10 @@ impl<H: Deref<Target = Option<Arc<Landing>>>> Run<H> {
     /// Counts a packet for the receiver that did not fit its framing.
     pub(crate) fn count_drop(&self, table: &AllocationTable) {
         let meters = match &self.account {
-            Account::Hairpin { landing, .. } => landing.as_deref().map(Landing::meters),
+            Account::Hairpin { sender, place } => table
+                .at(*sender)
+                .and_then(|sender| sender.reached.at(*place))
+                .map(Landing::meters),
             Account::In { receiver } => table.at(*receiver).map(Allocation::meters),
             Account::Out { .. } => None,
         };

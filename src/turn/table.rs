@@ -2,6 +2,7 @@
 //! that they cannot fall out of step.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 
 use hashbrown::HashTable;
 
@@ -14,6 +15,9 @@ use super::route::AllocationId;
 /// Allocations that are made room for at once.
 const CHUNK: usize = 64;
 const CHUNK_LEN: u32 = 64;
+
+/// How many packets are looked ahead for.
+const LOOK_AHEAD: usize = 64;
 
 /// Slots that stay where they are: a list that doubles would copy thousands of allocations in one
 /// turn of the loop, and stand half empty afterwards.
@@ -103,6 +107,19 @@ impl AllocationTable {
         let is_it = |index: &u32| self.slots.get(*index).is_some_and(|a| a.id == id);
         // Ids are random already.
         self.by_id.find(id.0, is_it).copied()
+    }
+
+    /// As [`Server::look_ahead`](super::Server::look_ahead): first all slots, then what they lead to,
+    /// so that no read waits for the one before.
+    pub(crate) fn look_ahead(&self, tuples: impl Iterator<Item = FiveTuple>) {
+        let mut found = [None; LOOK_AHEAD];
+        for (place, tuple) in found.iter_mut().zip(tuples) {
+            *place = self.index_of(&tuple);
+        }
+        let seen = found.iter().map_while(|index| *index);
+        black_box(seen.fold(0, |seen, index| {
+            seen ^ self.at(index).map_or(0, Allocation::touch)
+        }));
     }
 
     /// The allocation that stands at `index`.

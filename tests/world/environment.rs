@@ -69,23 +69,9 @@ pub struct Room {
     pub worker: WorkerId,
 }
 
-/// A landing in hand.
-#[derive(Debug)]
-pub struct Held(pub Option<Arc<Landing>>);
-
-impl std::ops::Deref for Held {
-    type Target = Option<Arc<Landing>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
 impl Landings for Room {
-    type Held = Held;
-
-    fn hold(&self, relayed: RelayedAddr) -> Held {
-        Held(self.house.borrow().landings.get(&relayed).cloned())
+    fn find(&self, relayed: RelayedAddr) -> Option<Arc<Landing>> {
+        self.house.borrow().landings.get(&relayed).cloned()
     }
 }
 

@@ -199,14 +199,21 @@ impl RecvBatch {
         let len = self.len(index);
         let told = told(self.control(index));
         Received {
-            source: self.names[index]
-                .address(header.msg_hdr.msg_namelen)
-                .unwrap_or(UNKNOWN),
+            source: self.source(index),
             len,
             segment: told.segment.filter(|s| *s > 0).unwrap_or(len).min(len),
             ecn: told.ecn,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
         }
+    }
+
+    /// Who sent datagram `index`; port 0 if the kernel did not say.
+    ///
+    /// # Panics
+    /// If the batch has no such slot.
+    pub fn source(&self, index: usize) -> SocketAddr {
+        let length = self.headers[index].msg_hdr.msg_namelen;
+        self.names[index].address(length).unwrap_or(UNKNOWN)
     }
 
     /// The whole slot `index`, headroom and tailroom included, and where in it the datagram is.

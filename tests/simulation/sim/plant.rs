@@ -1,8 +1,8 @@
 //! Bugs planted around the server: what the house hands out is altered on its way, so that the
 //! code under test stays what it is. A simulation that does not notice them is blind.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use taciturn::turn::credential::Subject;
@@ -58,9 +58,26 @@ impl Plant {
 pub struct Planted {
     pub room: Room,
     pub plant: Plant,
+    /// Deadlines that are ignored until the input is handled, and when they truly end.
+    ignored: RefCell<Vec<(Arc<Landing>, Tick)>>,
 }
 
 impl Planted {
+    pub fn new(room: Room, plant: Plant) -> Self {
+        Self {
+            room,
+            plant,
+            ignored: RefCell::default(),
+        }
+    }
+
+    /// Puts back what was altered in place, once an input is handled.
+    pub fn put_back(&self) {
+        for (landing, end) in self.ignored.borrow_mut().drain(..) {
+            landing.until().set(end);
+        }
+    }
+
     fn alter(&self, landing: &Landing) -> Landing {
         let mut altered = landing.clone();
         match self.plant {
@@ -125,44 +142,27 @@ fn never() -> Deadline {
     Deadline::new(Tick::from_nanos(u64::MAX))
 }
 
-/// A landing in hand, altered; its deadline is itself again when it is put down.
-#[derive(Debug)]
-pub struct PlantedHeld {
-    landing: Option<Arc<Landing>>,
-    ignored: Option<Tick>,
-}
-
-impl Deref for PlantedHeld {
-    type Target = Option<Arc<Landing>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.landing
-    }
-}
-
-impl Drop for PlantedHeld {
-    fn drop(&mut self) {
-        if let (Some(landing), Some(end)) = (&self.landing, self.ignored) {
-            landing.until().set(end);
-        }
-    }
-}
-
 impl Landings for Planted {
-    type Held = PlantedHeld;
-
-    fn hold(&self, relayed: RelayedAddr) -> PlantedHeld {
-        let held = self.room.hold(relayed);
-        let landing = held.as_deref().map(|landing| Arc::new(self.alter(landing)));
-        let mut ignored = None;
-        if let Some(landing) = landing
-            .as_ref()
-            .filter(|_| self.plant == Plant::DeadlineIgnored)
-        {
-            ignored = Some(landing.until().at());
-            landing.until().set(Tick::from_nanos(u64::MAX));
+    fn find(&self, relayed: RelayedAddr) -> Option<Arc<Landing>> {
+        let found = self.room.find(relayed)?;
+        if self.plant == Plant::Nothing {
+            return Some(found);
         }
-        PlantedHeld { landing, ignored }
+        let altered = self.alter(&found);
+        // Who holds it looks again, and gets what is altered then.
+        altered.current.supersede();
+        if self.plant == Plant::DeadlineIgnored {
+            let mut ignored = self.ignored.borrow_mut();
+            // A deadline that is ignored already does not say when it ends.
+            if !ignored
+                .iter()
+                .any(|(landing, _)| Arc::ptr_eq(&landing.standing, &found.standing))
+            {
+                ignored.push((Arc::clone(&found), found.until().at()));
+            }
+            found.until().set(Tick::from_nanos(u64::MAX));
+        }
+        Some(Arc::new(altered))
     }
 }
 

@@ -104,7 +104,7 @@ impl Run {
                 };
                 Server::new(
                     Arc::clone(&config),
-                    Planted { room, plant },
+                    Planted::new(room, plant),
                     worker,
                     dice.bytes(),
                 )
@@ -229,6 +229,7 @@ impl Run {
             let server = &mut self.servers[worker];
             let handled = server.handle_client(tuple, &mut self.buf[buf.clone()], range, clock);
             server.settle();
+            server.environment().put_back();
             if let Handled::Elsewhere(owner) = handled {
                 let owner = usize::from(owner.0);
                 let expected = self.model.on(tuple).map(|allocation| allocation.worker);
@@ -257,6 +258,7 @@ impl Run {
         let server = &mut self.servers[worker];
         let handled = server.handle_peer(id, source, &mut self.buf[buf.clone()], range, tick);
         server.settle();
+        server.environment().put_back();
         self.outcome(worker, buf, handled)
     }
 
