@@ -180,6 +180,8 @@ impl<E: Environment> Server<E> {
         self.config = config;
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
+                // Its secret may be gone.
+                allocation.known = None;
                 allocation.judge_anew(&self.config.judge);
             }
             self.publish(&tuple, now);
