@@ -4,8 +4,8 @@
 //! An unknown user and a wrong password cost the same work and get the same answer. An allocation
 //! keeps the key it was made with until the rules change, and what follows on its 5-tuple is tried
 //! with that first: of two secrets, CreatePermission and ChannelBind took 8.4 µs together when each
-//! derived all keys, and take 3.7 µs since (`cargo bench --bench control`, with HMACs that have
-//! taken their key in). Keys are kept with allocations alone and not by username, so that the time
+//! derived all keys, and 3.7 to 4.7 µs in two runs since (`cargo bench --bench control`, HMACs having
+//! taken their keys in as well). Keys are kept with allocations alone and not by username, so that the time
 //! of an answer tells something only to who is at the 5-tuple of a living allocation, and knows.
 //!
 //! Two algorithms are offered for the key, so the nonce cookie's "Password algorithms" bit is set,
