@@ -40,7 +40,7 @@ const MODULES: [Module; 6] = [
     Module {
         path: "turn/auth.rs",
         secrets: &["owner", "other", "password", "0"],
-        types: &["Owner"],
+        types: &["Owner", "KnownKey"],
         compares: true,
     },
     Module {

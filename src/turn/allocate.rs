@@ -118,6 +118,7 @@ impl<E: Environment> Server<E> {
                 id,
                 tuple: request.tuple,
                 owner: request.auth.owner,
+                known: Some(request.auth.known()),
                 subject: user,
                 limits,
                 opened: now,

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::proto::{AddressFamily, ChannelNumber, TransactionId};
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
-use crate::turn::auth::Owner;
+use crate::turn::auth::{Expected, KnownKey, Owner};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::Subject;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
@@ -109,6 +109,8 @@ pub(crate) struct Allocation {
     pub(crate) id: AllocationId,
     pub(crate) tuple: FiveTuple,
     pub(crate) owner: Owner,
+    /// The key it was made with, until the rules change.
+    pub(crate) known: Option<Box<KnownKey>>,
     pub(crate) subject: Subject,
     pub(crate) policy: Arc<PeerPolicy>,
     pub(crate) limits: Limits,
@@ -199,6 +201,15 @@ impl Allocation {
     pub(crate) fn relay(&self, family: AddressFamily, now: Tick) -> Option<&Relay> {
         self.relays.iter().find(|relay| {
             AddressFamily::of(relay.relayed().ip()) == family && relay.until().holds(now)
+        })
+    }
+
+    /// Who is expected to ask on its 5-tuple, if its key is known.
+    pub(crate) fn expected(&self) -> Option<Expected<'_>> {
+        Some(Expected {
+            owner: &self.owner,
+            subject: self.subject,
+            known: self.known.as_deref()?,
         })
     }
 

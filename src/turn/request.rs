@@ -114,7 +114,10 @@ impl<E: Environment> Server<E> {
         {
             return Handled::Elsewhere(owner);
         }
-        let auth = match authenticate(&self.config, &message, tuple.client.expose().ip(), clock) {
+        let allocation = self.table.by_tuple(&tuple);
+        let expected = allocation.and_then(Allocation::expected);
+        let source = tuple.client.expose().ip();
+        let auth = match authenticate(&self.config, &message, source, expected, clock) {
             Ok(auth) => auth,
             Err(refused) => return self.challenge(tuple, &message, refused, clock),
         };
@@ -145,7 +148,7 @@ impl<E: Environment> Server<E> {
     /// What an authenticated request must pass before its method is looked at.
     fn judge(&mut self, request: &Request<'_>) -> Result<(), Reject> {
         let method = request.message.method();
-        if let Some(allocation) = self.table.by_tuple(&request.tuple) {
+        if let Some(allocation) = self.table.by_tuple_mut(&request.tuple) {
             if !allocation.owner.is(&request.auth.owner) {
                 self.counters.auth_failed(AuthFailure::OtherUser);
                 // RFC 8656 §5: a request by another user than the allocation's gets 441; but an
@@ -156,6 +159,9 @@ impl<E: Environment> Server<E> {
                 });
             }
             allocation.meters().heard(request.clock.now);
+            if allocation.known.is_none() {
+                allocation.known = Some(request.auth.known());
+            }
         }
         if request.auth.is_expired(request.clock) && !self.outlives_its_credential(request) {
             self.counters.auth_failed(AuthFailure::Expired);

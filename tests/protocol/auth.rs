@@ -461,3 +461,38 @@ fn what_is_drawn_at_random_never_repeats() {
     }
     assert_eq!(seen.len(), 4 * 150);
 }
+
+/// The key that an allocation keeps lets in nobody else, and nobody with another password.
+#[test]
+fn a_known_key_admits_its_own_password_alone() {
+    let mut world = World::new();
+    let mut alice = world.client("alice", "198.51.100.1:1000");
+    alice.allocate(&mut world);
+    assert_eq!(alice.refresh(&mut world, None).code(), SUCCESS);
+    let mut wrong = alice.clone();
+    wrong.password = "another password".to_owned();
+    assert_eq!(
+        wrong
+            .request_once(&mut world, Method::REFRESH, |r| r)
+            .code(),
+        401
+    );
+    // The same user by the other secret, and by another algorithm, is who he was.
+    let ring = world.config.credentials.ring();
+    let other = taciturn::turn::credential::mint(
+        ring.get(1).unwrap(),
+        "alice",
+        world.clock.unix + crate::world::servers::CREDENTIAL_LIFE,
+    );
+    let mut other_secret = alice.clone();
+    other_secret.password = other.unwrap().password.to_string();
+    assert_eq!(other_secret.refresh(&mut world, None).code(), SUCCESS);
+    let mut other_scheme = alice.clone();
+    other_scheme.scheme = Scheme::Sha256;
+    assert_eq!(other_scheme.refresh(&mut world, None).code(), SUCCESS);
+    // A nonce of another source is stale with a known key too.
+    let mut elsewhere = world.client("bob", "198.51.100.99:1000");
+    alice.nonce = Some(elsewhere.fetch_nonce(&mut world));
+    let stale = alice.request_once(&mut world, Method::REFRESH, |r| r);
+    assert_eq!(stale.code(), 438);
+}

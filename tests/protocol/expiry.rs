@@ -115,3 +115,26 @@ fn a_retransmitted_allocate_outlives_the_credential() {
     assert_eq!(world.send(&alice, &bytes).answer().code(), SUCCESS);
     assert_eq!(alice.allocate_with(&mut world, |r| r).code(), 401);
 }
+
+/// When very many end in the same moment, packets get their turn in between.
+#[test]
+fn a_mass_of_expiries_is_spread_over_turns() {
+    let mut world = World::new();
+    for host in 1..=150 {
+        let mut client = world.client("alice", &format!("198.51.100.{host}:1000"));
+        client.allocate(&mut world);
+    }
+    world.stall(601);
+    let mut turns = 0;
+    while world.servers[0]
+        .poll_timeout()
+        .is_some_and(|at| at <= world.clock.now)
+    {
+        let before = world.allocations();
+        world.servers[0].handle_timeout(world.clock.now);
+        assert_eq!(world.servers[0].check_invariants(), Ok(()));
+        assert!((1..=64).contains(&(before - world.allocations())));
+        turns += 1;
+    }
+    assert_eq!((world.allocations(), turns), (0, 3));
+}

@@ -11,20 +11,25 @@ use zeroize::Zeroizing;
 /// The length of 20 bytes in base64.
 const PASSWORD_LENGTH: usize = 28;
 
-/// A secret with the name by which logs, metrics and the operator call it.
+/// A secret with the name by which logs, metrics and the operator call it. Of its value there is
+/// an HMAC that has taken it in, which is wiped when it is dropped.
 #[derive(Clone)]
 pub struct Secret {
     id: String,
-    value: Zeroizing<Box<[u8]>>,
+    mac: Hmac<Sha1>,
+    is_empty: bool,
 }
 
 impl Secret {
     /// An empty `value` admits nobody.
     #[must_use]
     pub fn new(id: impl Into<String>, value: impl AsRef<[u8]>) -> Self {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let mac = Hmac::new_from_slice(value.as_ref()).expect("any length");
         Self {
             id: id.into(),
-            value: Zeroizing::new(value.as_ref().into()),
+            mac,
+            is_empty: value.as_ref().is_empty(),
         }
     }
 
@@ -34,14 +39,13 @@ impl Secret {
         &self.id
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.value.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.is_empty
     }
 
     /// base64(HMAC-SHA1(secret, username)), as every REST API for TURN does.
     pub(super) fn password(&self, username: &str) -> Zeroizing<String> {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
-        let mut mac = Hmac::<Sha1>::new_from_slice(&self.value).expect("any length");
+        let mut mac = self.mac.clone();
         mac.update(username.as_bytes());
         let mac = Zeroizing::new(<[u8; 20]>::from(mac.finalize().into_bytes()));
         // Reserved at once: growing would leave pieces behind.

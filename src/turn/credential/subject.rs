@@ -36,12 +36,15 @@ impl fmt::Debug for Subject {
     }
 }
 
+/// An HMAC that has taken the key in; wiped when it is dropped.
 #[derive(Clone)]
-pub(super) struct SubjectKey(Zeroizing<[u8; 32]>);
+pub(super) struct SubjectKey(Hmac<Sha256>);
 
 impl SubjectKey {
     pub(super) fn new(key: [u8; 32]) -> Self {
-        Self(Zeroizing::new(key))
+        let key = Zeroizing::new(key);
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        Self(Hmac::new_from_slice(key.as_slice()).expect("any length"))
     }
 
     pub(super) fn subject(&self, user: &str) -> Subject {
@@ -69,8 +72,7 @@ impl SubjectKey {
     }
 
     fn mac(&self, data: &[u8]) -> Zeroizing<[u8; 32]> {
-        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("any length");
+        let mut mac = self.0.clone();
         mac.update(data);
         Zeroizing::new(mac.finalize().into_bytes().into())
     }
