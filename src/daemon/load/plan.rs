@@ -12,7 +12,7 @@ use super::login::Credentials;
 use super::options::{Load, Measure, Mode, Payload, Switch};
 use super::pace::{self, Stream};
 use super::sources::Network;
-use crate::daemon::Usage;
+use crate::daemon::{Usage, ice};
 use crate::turn::credential::Secret;
 
 /// Pairs, or allocations of mode peer, when nobody says how many.
@@ -206,7 +206,16 @@ fn credentials(load: &Load) -> anyhow::Result<Credentials> {
             password: SecretString::from(read(file)?.trim_end_matches(['\r', '\n'])),
         });
     }
-    Err(usage("--ice comes soon"))
+    // clap lets nobody through without one of the three.
+    let file = load.ice.as_deref().unwrap_or_else(|| Path::new("-"));
+    let server = ice::read(file)?.into_iter().next();
+    let credential = server
+        .context("there is no TURN server with a credential in it")?
+        .credential;
+    Ok(Credentials::Fixed {
+        username: credential.username,
+        password: credential.password,
+    })
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -171,11 +171,11 @@ pub(super) fn settled(answer: &Answer) -> anyhow::Result<()> {
         Ok(()) => return Ok(()),
         Err(Failure::Silence) => {
             bail!(
-                "the server did not answer a {request} however often it was sent. It may limit \
+                "the server did not answer {request} however often it was sent. It may limit \
                  what it answers to one address: see --sources, or limits.unvalidated of taciturn"
             )
         }
-        Err(Failure::Nonsense(what)) => bail!("the server answered a {request} with {what}"),
+        Err(Failure::Nonsense(what)) => bail!("the server answered {request} with {what}"),
         Err(Failure::Refused { code, reason }) => (*code, reason),
     };
     let hint = match code {
@@ -186,5 +186,5 @@ pub(super) fn settled(answer: &Answer) -> anyhow::Result<()> {
         508 => "; it has too few relay ports, or they rest: widen its range, or give fewer pairs",
         _ => "",
     };
-    bail!("the server refused a {request} with {code} {reason:?}{hint}")
+    bail!("the server refused {request} with {code} {reason:?}{hint}")
 }

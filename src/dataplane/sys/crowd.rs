@@ -248,7 +248,7 @@ impl Outbox {
     }
 
     /// The memory of the next datagram or run; none if the outbox is full.
-    pub fn next(&mut self) -> Option<&mut [u8]> {
+    pub fn vacant(&mut self) -> Option<&mut [u8]> {
         let start = self.len * self.stride;
         if self.is_full() {
             return None;
@@ -256,7 +256,7 @@ impl Outbox {
         self.memory.get_mut(start..start + self.stride)
     }
 
-    /// Adds the first `length` bytes of the [`next`](Self::next) memory: from `source`, or the
+    /// Adds the first `length` bytes of the [`vacant`](Self::vacant) memory: from `source`, or the
     /// socket's own address; to `to`, or where the socket is connected; as segments of that size.
     /// A full outbox adds nothing.
     pub fn push(
