@@ -130,6 +130,40 @@ fn machine_of(stat: &str) -> Option<Machine> {
     })
 }
 
+/// What was used up to some moment, or between two.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Used {
+    pub(super) server: Option<u64>,
+    pub(super) load: Option<u64>,
+    pub(super) machine: Option<Machine>,
+}
+
+impl Used {
+    pub(super) fn now(pids: &[u32]) -> Self {
+        Self {
+            server: process_nanos(pids),
+            load: thread_nanos(),
+            machine: machine(),
+        }
+    }
+
+    pub(super) fn since(self, before: Self) -> Self {
+        let less = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before?));
+        Self {
+            server: less(self.server, before.server),
+            load: less(self.load, before.load),
+            machine: self
+                .machine
+                .zip(before.machine)
+                .map(|(now, before)| Machine {
+                    busy: now.busy.saturating_sub(before.busy),
+                    stolen: now.stolen.saturating_sub(before.stolen),
+                    cpus: now.cpus,
+                }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

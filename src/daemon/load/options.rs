@@ -32,6 +32,9 @@ measures; the machine's CPU time is given without that.
 Bursts leave as one segmented send, as they would arrive on a network card that merges them;
 --gso=off sends each packet alone.
 
+Memory is what the server's resident memory grew by while the allocations were made, which says
+something on a server that was just started: later ones find memory that is free again.
+
 The allocation rate is taken in rounds of --allocations: the time from the first request without a
 credential to the last success. Between rounds the allocations are deleted by a Refresh with
 lifetime 0, which does not count.

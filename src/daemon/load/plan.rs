@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
 use anyhow::Context;
-use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 
 use super::login::Credentials;
@@ -19,8 +18,6 @@ use crate::turn::credential::Secret;
 const DEFAULT: u32 = 100;
 /// Allocations of a round when nobody says how many.
 const DEFAULT_ROUND: u32 = 2000;
-/// Addresses for clients of a server on loopback, apart from those that people use.
-const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 64, 0, 0), 10);
 
 /// What is done with the traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -150,10 +147,8 @@ fn allocations(load: &Load) -> anyhow::Result<usize> {
 
 fn network(load: &Load, server: SocketAddr) -> anyhow::Result<Option<Network>> {
     let Some(sources) = load.sources else {
-        let (ip, prefix) = LOOPBACK;
         let loopback = matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback());
-        let network = Ipv4Net::new(ip, prefix)?;
-        return Ok(loopback.then(|| Network::new(IpNet::V4(network))));
+        return Ok(loopback.then(Network::loopback));
     };
     let network = Network::new(sources.0);
     if network.is_ipv4() != server.is_ipv4() {

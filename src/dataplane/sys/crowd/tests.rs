@@ -1,6 +1,6 @@
 //! What a crowd's socket must do: speak for each address, and keep runs apart.
 
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::*;
