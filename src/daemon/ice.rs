@@ -23,6 +23,10 @@ pub(crate) struct Credential {
 /// URLs that share a credential.
 #[derive(Debug)]
 pub(crate) struct Server {
+    #[cfg_attr(
+        not(feature = "probe"),
+        expect(dead_code, reason = "the load is told where the server is")
+    )]
     pub(crate) urls: Vec<String>,
     pub(crate) credential: Credential,
 }

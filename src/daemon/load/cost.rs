@@ -4,6 +4,9 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+use crate::dataplane::sys;
 
 /// Nanoseconds of a clock tick: USER_HZ is 100 on every Linux.
 const TICK: u64 = 10_000_000;
@@ -136,6 +139,8 @@ pub(super) struct Used {
     pub(super) server: Option<u64>,
     pub(super) load: Option<u64>,
     pub(super) machine: Option<Machine>,
+    /// Since some moment, or between two.
+    pub(super) elapsed: Duration,
 }
 
 impl Used {
@@ -144,6 +149,7 @@ impl Used {
             server: process_nanos(pids),
             load: thread_nanos(),
             machine: machine(),
+            elapsed: Duration::from_nanos(sys::monotonic_nanos()),
         }
     }
 
@@ -160,6 +166,7 @@ impl Used {
                     stolen: now.stolen.saturating_sub(before.stolen),
                     cpus: now.cpus,
                 }),
+            elapsed: self.elapsed.saturating_sub(before.elapsed),
         }
     }
 }

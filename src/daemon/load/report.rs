@@ -45,6 +45,9 @@ pub(super) struct Report {
     pub(super) background_failures: Option<u64>,
     /// The part of the machine's time that the hypervisor gave to others.
     pub(super) steal: Option<f64>,
+    /// CPUs that neither the server nor the generator used; above a few hundredths the figures
+    /// are disturbed.
+    pub(super) others_cpus: Option<f64>,
     pub(super) seconds: Option<f64>,
     pub(super) server_pids: Vec<u32>,
     /// What a person is told besides.
@@ -120,9 +123,10 @@ impl Report {
             };
         }
         self.steal = costs.machine.map(|machine| {
-            let all = step.elapsed.as_secs_f64() * ratio(machine.cpus as u64, 1.0);
+            let all = costs.elapsed.as_secs_f64() * ratio(machine.cpus as u64, 1.0);
             ratio(machine.stolen, 1e9) / all.max(f64::MIN_POSITIVE)
         });
+        self.others(costs);
         if step.refused > 0 {
             let why = step
                 .error
@@ -132,6 +136,23 @@ impl Report {
             self.note(format!(
                 "the kernel refused to send {} packets: {why}",
                 step.refused
+            ));
+        }
+    }
+
+    /// What else ran on the machine.
+    fn others(&mut self, costs: Used) {
+        const NOTABLE: f64 = 0.1;
+        let (Some(machine), Some(server), Some(load)) = (costs.machine, costs.server, costs.load)
+        else {
+            return;
+        };
+        let others = machine.busy.saturating_sub(server).saturating_sub(load);
+        let cpus = ratio(others, 1e9) / costs.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.others_cpus = Some(cpus);
+        if cpus > NOTABLE {
+            self.note(format!(
+                "other processes used {cpus:.1} CPUs meanwhile: the figures are disturbed"
             ));
         }
     }
