@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use taciturn::proto::{
-    ChannelNumberAttribute, Class, Message, Method, TransactionId, Username, Writer,
+    ChannelNumberAttribute, Class, Lifetime, Message, Method, TransactionId, Username, Writer,
     XorPeerAddress, XorRelayedAddress,
 };
 
@@ -82,6 +82,9 @@ impl Client {
         let mut writer = Writer::new(&mut request, Class::Request, method, id).unwrap();
         if let Some(peer) = attributes {
             writer.push(&Username("anyone")).unwrap();
+            if method == Method::REFRESH {
+                writer.push(&Lifetime(0)).unwrap();
+            }
             if let Some(peer) = peer {
                 writer.push(&ChannelNumberAttribute(CHANNEL)).unwrap();
                 writer.push(&XorPeerAddress(peer)).unwrap();
@@ -128,6 +131,11 @@ fn carries_calls(last: u8, arguments: &[&str]) {
     let clients = [Client::allocate(&mut floor), Client::allocate(&mut floor)];
     let [a, b] = &clients;
     assert_ne!(a.relayed, b.relayed);
+    let released = Client::allocate(&mut floor);
+    let answer = released.ask(&mut floor, Method::REFRESH, Some(None));
+    assert_eq!(Message::decode(&answer).unwrap().class(), Class::Success);
+    let next = Client::allocate(&mut floor);
+    assert!(![a.relayed, b.relayed].contains(&next.relayed));
     a.bind(&mut floor, b.relayed);
     b.bind(&mut floor, a.relayed);
     for length in [0, 1, 172, 1200] {

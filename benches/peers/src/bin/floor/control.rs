@@ -22,6 +22,8 @@ pub(crate) const FIRST_PORT: u16 = 49_152;
 pub(crate) trait Relay {
     /// A new client; its relayed port, or none if there are no more.
     fn allocate(&mut self, client: SocketAddrV4) -> Option<u16>;
+    /// `client` gives its allocation back.
+    fn release(&mut self, client: SocketAddrV4);
     /// From now on `client`'s packets on `channel` go to `peer`.
     fn bind(&mut self, client: SocketAddrV4, channel: u16, peer: SocketAddrV4);
 }
@@ -78,7 +80,16 @@ fn write(
             writer.push(&Lifetime(3600))?;
             writer.push(&XorMappedAddress(client.into()))?;
         }
-        Method::REFRESH => writer.push(&Lifetime(3600))?,
+        Method::REFRESH => {
+            let lifetime = match request.find::<Lifetime>() {
+                Some(Ok(Lifetime(0))) => 0,
+                _ => 3600,
+            };
+            if lifetime == 0 {
+                relay.release(client);
+            }
+            writer.push(&Lifetime(lifetime))?;
+        }
         Method::CREATE_PERMISSION => {}
         Method::CHANNEL_BIND => {
             let channel = request.find::<ChannelNumberAttribute>();

@@ -51,15 +51,40 @@ pub(crate) struct Clients {
     options: Options,
     pub(crate) indexes: ByAddress<usize>,
     pub(crate) clients: Vec<Client>,
+    /// Indexes of new relay sockets, which nobody waits for yet.
+    pub(crate) fresh: Vec<usize>,
+    /// Indexes of released ones; a ring keeps its sockets, and so their clients.
+    free: Vec<usize>,
+    keeps: bool,
+    next_port: u16,
 }
 
 impl Clients {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, keeps: bool) -> Self {
         Self {
             options,
             indexes: ByAddress::default(),
             clients: Vec::new(),
+            fresh: Vec::new(),
+            free: Vec::new(),
+            keeps,
+            next_port: FIRST_PORT,
         }
+    }
+
+    /// A socket on the next port that nobody has.
+    fn open(&mut self) -> Option<UdpSocket> {
+        let Options {
+            listen,
+            gso,
+            busy_poll,
+            ..
+        } = self.options;
+        (FIRST_PORT..=u16::MAX).find_map(|_| {
+            let port = self.next_port;
+            self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
+            bind(SocketAddrV4::new(*listen.ip(), port), gso, busy_poll).ok()
+        })
     }
 
     pub(crate) fn control(&mut self, request: &[u8], client: SocketAddrV4, listener: &UdpSocket) {
@@ -78,23 +103,31 @@ impl Relay for Clients {
             let address = self.clients[*index].relay.local_addr().ok()?;
             return Some(address.port());
         }
-        let port = FIRST_PORT.checked_add(u16::try_from(self.clients.len()).ok()?)?;
-        let Options {
-            listen,
-            gso,
-            busy_poll,
-            ..
-        } = self.options;
-        let relay = bind(SocketAddrV4::new(*listen.ip(), port), gso, busy_poll).ok()?;
-        self.indexes.insert(key(client), self.clients.len());
+        let relay = self.open()?;
+        let port = relay.local_addr().ok()?.port();
         let address = name(client);
-        self.clients.push(Client {
+        let opened = Client {
             relay,
             address,
             peer: address,
             framing: Framing::Whole,
-        });
+        };
+        let index = if let Some(index) = self.free.pop() {
+            self.clients[index] = opened;
+            index
+        } else {
+            self.clients.push(opened);
+            self.clients.len() - 1
+        };
+        self.indexes.insert(key(client), index);
+        self.fresh.push(index);
         Some(port)
+    }
+
+    fn release(&mut self, client: SocketAddrV4) {
+        if !self.keeps {
+            self.free.extend(self.indexes.remove(&key(client)));
+        }
     }
 
     fn bind(&mut self, client: SocketAddrV4, channel: u16, peer: SocketAddrV4) {
@@ -127,14 +160,13 @@ pub(crate) fn run(options: Options, method: Method) -> Result<()> {
     poller.add(&listener, LISTENER)?;
     let mut forward = Forward {
         listener,
-        clients: Clients::new(options),
+        clients: Clients::new(options, false),
         method,
         towards_peers: Slots::new(options.batch, options.gso),
         towards_clients: Slots::new(options.batch, options.gso),
         pending: 0,
         buffer: vec![0; ROOM + DATAGRAM],
     };
-    let mut polled = 0;
     loop {
         for event in 0..poller.wait() {
             match poller.token(event) {
@@ -144,9 +176,9 @@ pub(crate) fn run(options: Options, method: Method) -> Result<()> {
             }
         }
         forward.flush();
-        for client in &forward.clients.clients[polled..] {
-            poller.add(&client.relay, u64::try_from(polled)?)?;
-            polled += 1;
+        while let Some(index) = forward.clients.fresh.pop() {
+            let relay = &forward.clients.clients[index].relay;
+            poller.add(relay, u64::try_from(index)?)?;
         }
     }
 }

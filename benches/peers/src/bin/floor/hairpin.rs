@@ -14,6 +14,7 @@ struct Hairpin {
     ports: ByAddress<u16>,
     /// By relayed port, counted from the first.
     clients: Vec<SocketAddrV4>,
+    free: Vec<u16>,
     targets: ByAddress<sockaddr_in>,
 }
 
@@ -22,10 +23,20 @@ impl Relay for Hairpin {
         if let Some(port) = self.ports.get(&key(client)) {
             return Some(*port);
         }
-        let port = FIRST_PORT.checked_add(u16::try_from(self.clients.len()).ok()?)?;
-        self.clients.push(client);
+        let port = if let Some(port) = self.free.pop() {
+            self.clients[usize::from(port - FIRST_PORT)] = client;
+            port
+        } else {
+            self.clients.push(client);
+            FIRST_PORT.checked_add(u16::try_from(self.clients.len() - 1).ok()?)?
+        };
         self.ports.insert(key(client), port);
         Some(port)
+    }
+
+    fn release(&mut self, client: SocketAddrV4) {
+        self.targets.remove(&key(client));
+        self.free.extend(self.ports.remove(&key(client)));
     }
 
     fn bind(&mut self, client: SocketAddrV4, _channel: u16, peer: SocketAddrV4) {

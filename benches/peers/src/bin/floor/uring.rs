@@ -39,7 +39,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
     let mut ring = ring().context("the kernel forbids io_uring, or is older than 6.1")?;
     let mut forward = Forward {
         listener,
-        clients: Clients::new(options),
+        clients: Clients::new(options, true),
         buffers: Buffers::register(&ring)?,
         sends: (0..BUFFERS).map(|_| Send::new()).collect(),
         // SAFETY: integers and pointers, for which zero is a value.
@@ -48,16 +48,14 @@ pub(crate) fn run(options: Options) -> Result<()> {
     };
     forward.template.msg_namelen = 16;
     forward.receive(LISTENER);
-    let mut polled = 0;
     loop {
         forward.submit(&mut ring)?;
         let completions: Vec<cqueue::Entry> = ring.completion().collect();
         for completion in completions {
             forward.complete(&completion);
         }
-        while polled < forward.clients.clients.len() {
-            forward.receive(u64::try_from(polled)?);
-            polled += 1;
+        while let Some(index) = forward.clients.fresh.pop() {
+            forward.receive(u64::try_from(index)?);
         }
     }
 }
