@@ -5,6 +5,7 @@ mod announce;
 mod check;
 pub mod cli;
 mod keys;
+mod load;
 mod log;
 mod manual;
 mod mint;
@@ -57,6 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),
         Command::Probe(arguments) => probe::run(arguments),
+        Command::Load(arguments) => load::run(arguments),
         Command::Completions(arguments) => manual::completions(arguments),
         Command::Man(arguments) => manual::page(arguments),
     };

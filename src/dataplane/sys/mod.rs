@@ -17,6 +17,7 @@
 compile_error!("taciturn runs on 64-bit Linux with glibc only, for now");
 
 mod abi;
+mod crowd;
 mod machine;
 mod poll;
 mod receive;
@@ -25,6 +26,7 @@ mod send;
 mod testing;
 mod udp;
 
+pub use crowd::{CrowdSocket, Inbox, Outbox, Posted, RUN_MAX, SEGMENTS_MAX};
 pub use machine::{
     allowed_cpus, clock_is_synchronised, default_route_addresses, forbid_core_dumps,
     hard_descriptor_limit, local_addresses, monotonic_nanos, pin_current_thread,

@@ -1,0 +1,190 @@
+//! The two ends of every path to the server, and the requests that make allocations on it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::crowd::Crowd;
+use super::desk::{Answer, Client, Desk, Failure, Request};
+use super::progress::Progress;
+use crate::dataplane::sys;
+
+/// How long the server may take to answer at all, and to forget us at the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Clients and peers.
+pub(super) struct Wire {
+    pub(super) clients: Crowd,
+    pub(super) peers: Option<Crowd>,
+    pub(super) desk: Desk,
+    pub(super) server: SocketAddr,
+    /// Requests outstanding at a time.
+    pub(super) window: usize,
+}
+
+impl Wire {
+    /// One more client.
+    pub(super) fn client(&mut self) -> anyhow::Result<usize> {
+        let (seat, to) = self.clients.seat(self.server)?;
+        Ok(self.desk.add(seat, to))
+    }
+
+    /// Forgets a client.
+    pub(super) fn leave(&mut self, client: usize) {
+        if let Some(Client { seat, .. }) = self.desk.remove(client) {
+            self.clients.leave(seat);
+        }
+    }
+
+    /// Sends requests, `window` at a time, until all have an answer. What `done` returns is asked
+    /// next for the same client.
+    pub(super) fn drive(
+        &mut self,
+        work: impl IntoIterator<Item = (usize, Request)>,
+        patience: Option<Duration>,
+        progress: &Progress,
+        mut done: impl FnMut(&Desk, &Answer) -> anyhow::Result<Option<Request>>,
+    ) -> anyhow::Result<()> {
+        let began = sys::monotonic_nanos();
+        let mut work = work.into_iter().fuse();
+        let mut answers = Vec::new();
+        let mut finished = 0;
+        loop {
+            let now = sys::monotonic_nanos();
+            while self.desk.outstanding() < self.window
+                && let Some((client, request)) = work.next()
+            {
+                self.desk.ask(client, request, now);
+            }
+            self.transmit();
+            if self.desk.outstanding() == 0 {
+                return Ok(());
+            }
+            let heard = self.hear(now, &mut answers)?;
+            for answer in answers.drain(..) {
+                if let Some(request) = done(&self.desk, &answer)? {
+                    self.desk.ask(answer.client, request, now);
+                } else {
+                    finished += 1;
+                    progress.at(finished);
+                }
+            }
+            let waited = Duration::from_nanos(now - began);
+            if patience.is_some_and(|patience| waited > patience) {
+                self.desk.give_up();
+                bail!(
+                    "{} did not answer within {PATIENCE:?}. Is the server running, is this its UDP \
+                     port, and does every firewall between let it through?",
+                    self.server
+                );
+            }
+            if progress.stopped() && patience.is_none() {
+                self.desk.give_up();
+                bail!("interrupted");
+            }
+            if heard == 0 {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Sends the requests that wait.
+    pub(super) fn transmit(&mut self) {
+        let clients = &mut self.clients;
+        self.desk.transmit(|seat, to, bytes| {
+            clients.post(seat, to, None, |room| {
+                let length = bytes.len().min(room.len());
+                room[..length].copy_from_slice(&bytes[..length]);
+                length
+            });
+        });
+        clients.flush();
+    }
+
+    fn hear(&mut self, now: u64, answers: &mut Vec<Answer>) -> anyhow::Result<usize> {
+        let desk = &mut self.desk;
+        let heard = self
+            .clients
+            .receive(|datagram| answers.extend(desk.handle(datagram, now)))?;
+        answers.extend(desk.sweep(now));
+        Ok(heard)
+    }
+
+    /// Makes sure that there is a TURN server that wants credentials, and learns its realm.
+    pub(super) fn greet(&mut self, progress: &Progress) -> anyhow::Result<()> {
+        let client = self.client()?;
+        self.drive(
+            [(client, Request::Allocate)],
+            Some(PATIENCE),
+            progress,
+            |_, answer| settled(answer).map(|()| None),
+        )?;
+        self.release(&[client], progress);
+        Ok(())
+    }
+
+    /// Allocates for each of these clients.
+    pub(super) fn allocate(
+        &mut self,
+        clients: &[usize],
+        progress: &Progress,
+    ) -> anyhow::Result<()> {
+        let work = clients.iter().map(|&client| (client, Request::Allocate));
+        let mut granted = 0;
+        self.drive(work, None, progress, |_, answer| {
+            settled(answer).map_err(|error| {
+                error.context(format!(
+                    "the server granted {granted} of {} allocations",
+                    clients.len()
+                ))
+            })?;
+            granted += 1;
+            Ok(None)
+        })
+    }
+
+    /// Deletes the allocations of these clients and forgets them; what the server says to it
+    /// changes nothing.
+    pub(super) fn release(&mut self, clients: &[usize], progress: &Progress) {
+        let held: Vec<(usize, Request)> = clients
+            .iter()
+            .filter(|&&client| {
+                let client = self.desk.client(client);
+                client.is_some_and(|client| client.relayed.is_some())
+            })
+            .map(|&client| (client, Request::Release))
+            .collect();
+        // It lives no longer than its lifetime if the server is gone.
+        self.drive(held, Some(PATIENCE), progress, |_, _| Ok(None))
+            .ok();
+        for &client in clients {
+            self.leave(client);
+        }
+    }
+}
+
+/// An error unless the server granted it, with what to do about it.
+pub(super) fn settled(answer: &Answer) -> anyhow::Result<()> {
+    let request = answer.request;
+    let (code, reason) = match &answer.outcome {
+        Ok(()) => return Ok(()),
+        Err(Failure::Silence) => {
+            bail!(
+                "the server did not answer a {request} however often it was sent. It may limit \
+                 what it answers to one address: see --sources, or limits.unvalidated of taciturn"
+            )
+        }
+        Err(Failure::Nonsense(what)) => bail!("the server answered a {request} with {what}"),
+        Err(Failure::Refused { code, reason }) => (*code, reason),
+    };
+    let hint = match code {
+        401 => "; is the credential the server's, and is its clock right?",
+        403 => "; does its policy allow these peers? For mode peer, see policy.peers of taciturn",
+        437 => "; an earlier run may have left allocations on these addresses",
+        486 => "; its quota for one user or for all is too small: raise it, or give fewer pairs",
+        508 => "; it has too few relay ports, or they rest: widen its range, or give fewer pairs",
+        _ => "",
+    };
+    bail!("the server refused a {request} with {code} {reason:?}{hint}")
+}
