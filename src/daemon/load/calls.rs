@@ -16,12 +16,13 @@ pub(super) struct Calls {
     flows: Vec<Flow>,
 }
 
-/// The channel of client `index`. Neighbours have different ones, so that a packet at the wrong
-/// client is noticed.
+/// The channel of client `index`. Both sides of a call have the same one, so that bare forwarders
+/// can be driven which know no numbers; neighbouring calls have different ones, so that a packet at
+/// the wrong client is noticed.
 fn channel(index: usize) -> u16 {
     const FIRST: u16 = 0x4000;
     const COUNT: usize = 0x1000;
-    FIRST + u16::try_from(index % COUNT).unwrap_or(0)
+    FIRST + u16::try_from(index / 2 % COUNT).unwrap_or(0)
 }
 
 /// How one side of a call sends.
