@@ -3,7 +3,8 @@
 /// How close the bounds come before the rate is held to be found.
 const PRECISION: f64 = 0.02;
 const ROUGHLY: f64 = 0.1;
-/// A loss up to so many times the allowed may be a hiccup of the machine, and is tried again.
+/// A loss up to so many times the allowed may be a hiccup of the machine, as may a rate that the
+/// generator did not keep: both are tried again.
 const HICCUP: f64 = 10.0;
 /// How often a rate that was found may fail to be confirmed.
 const CONFIRMATIONS: u32 = 6;
@@ -89,7 +90,8 @@ impl Search {
             self.confirmed(arrived);
             return;
         }
-        if !arrived && !self.again && tried.kept && tried.loss <= self.max_loss * HICCUP {
+        let nearly = tried.loss <= self.max_loss * HICCUP;
+        if !self.again && nearly && !(arrived && tried.kept) {
             self.again = true;
             return;
         }
@@ -180,6 +182,8 @@ mod tests {
         let found = found(100_000.0, 1e9, 300_000.0).unwrap();
         assert!((290_000.0..=310_000.0).contains(&found), "{found}");
         let mut search = Search::new(1000.0, 0.001);
+        search.record(served(1000.0, 1e9, 500.0));
+        assert!(!search.limited(), "at once");
         search.record(served(1000.0, 1e9, 500.0));
         assert!(search.limited());
     }
