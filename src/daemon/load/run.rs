@@ -168,6 +168,10 @@ impl<'a> Run<'a> {
         calls.end(&mut wire, &self.progress);
         let (step, costs) = measured?;
         self.report.step(&step, costs);
+        if self.progress.stopped() {
+            let text = "interrupted: the figures are of the time until then";
+            self.report.note(text.to_owned());
+        }
         self.report.ceiling(&step, ceiling);
         if self.arguments.background_allocations > 0 {
             self.report.background_sequences = Some(self.background.done);
