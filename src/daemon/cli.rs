@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
-pub use crate::daemon::load::options::{Load, Measure, Mode, Payload, Switch};
+pub use crate::daemon::load::options::{ClientNetwork, Load, Measure, Mode, Payload, Switch};
 
 /// A TURN/STUN relay that shows neither party of a call, nor any log or metric, an endpoint's
 /// address.

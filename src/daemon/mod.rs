@@ -4,6 +4,7 @@
 mod announce;
 mod check;
 pub mod cli;
+mod ice;
 mod keys;
 mod load;
 mod log;

@@ -2,7 +2,15 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 6] = ["serve", "check", "mint", "probe", "completions", "man"];
+const COMMANDS: [&str; 7] = [
+    "serve",
+    "check",
+    "mint",
+    "probe",
+    "load",
+    "completions",
+    "man",
+];
 
 #[test]
 fn completions_of_each_shell_know_every_command() {

@@ -8,11 +8,15 @@
 
 mod check;
 mod generated;
+mod load;
 #[cfg(feature = "probe")]
 mod probe;
 mod refusals;
 #[cfg_attr(
     not(feature = "probe"),
-    expect(dead_code, reason = "only the tests of the probe start servers")
+    expect(
+        dead_code,
+        reason = "only the tests of the probe look for what a server leaves"
+    )
 )]
 mod user;

@@ -11,5 +11,6 @@
 mod lab;
 
 mod aioice;
+mod load;
 mod uclient;
 mod webrtc;

@@ -2,7 +2,8 @@
 
 use super::desk::{Answer, Desk, Request};
 use super::pace::Pacer;
-use super::wire::Wire;
+use super::progress::Progress;
+use super::wire::{PATIENCE, Wire};
 use crate::dataplane::sys;
 
 /// Sequences of Allocate, CreatePermission, ChannelBind and Refresh with lifetime 0.
@@ -45,6 +46,22 @@ impl Background {
             wire.desk.ask(client, Request::Allocate, now);
         }
         Ok(due > 0)
+    }
+
+    /// Brings what was begun to its end, so that no allocation is left behind.
+    pub(super) fn settle(&mut self, wire: &mut Wire, progress: &Progress) {
+        let answers = std::mem::take(&mut self.answers);
+        let now = sys::monotonic_nanos();
+        for answer in answers {
+            if let Some(request) = following(&wire.desk, &answer) {
+                wire.desk.ask(answer.client, request, now);
+            }
+        }
+        // What has no answer by then lives no longer than its lifetime.
+        wire.drive([], Some(PATIENCE), progress, |desk, answer| {
+            Ok(following(desk, answer))
+        })
+        .ok();
     }
 
     /// Takes what may be an answer.

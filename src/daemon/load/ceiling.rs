@@ -2,7 +2,7 @@
 //! hands each datagram to the other client of its pair with one receive and one send, and knows
 //! nothing of TURN.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -51,7 +51,7 @@ struct Shared {
 /// # Errors
 /// When sockets cannot be had.
 pub(super) fn measure(
-    network: Option<Network>,
+    shared_socket: bool,
     flows: usize,
     streams: &[Stream],
     segmented: bool,
@@ -63,13 +63,10 @@ pub(super) fn measure(
     let socket = CrowdSocket::open(loopback, BUFFER)?;
     let server = socket.local_addr();
     // The echo is on loopback wherever the server is.
-    let network = network.filter(|network| match network.address(0) {
-        IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(_) => false,
-    });
-    let clients = match network {
-        Some(network) => Crowd::shared(network)?,
-        None => Crowd::own()?,
+    let clients = if shared_socket {
+        Crowd::shared(Network::loopback())?
+    } else {
+        Crowd::own()?
     };
     let mut wire = Wire {
         clients,
@@ -182,7 +179,7 @@ fn start(
                 let to = stamp
                     .and_then(|stamp| usize::try_from(stamp.flow).ok())
                     .and_then(|flow| addresses.get(flow));
-                if let (Some(&to), Some(room)) = (to, outbox.next()) {
+                if let (Some(&to), Some(room)) = (to, outbox.vacant()) {
                     room[..run.len()].copy_from_slice(run);
                     outbox.push(run.len(), None, Some(to), segment);
                 }

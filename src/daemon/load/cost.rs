@@ -4,6 +4,9 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+use crate::dataplane::sys;
 
 /// Nanoseconds of a clock tick: USER_HZ is 100 on every Linux.
 const TICK: u64 = 10_000_000;
@@ -130,6 +133,44 @@ fn machine_of(stat: &str) -> Option<Machine> {
     })
 }
 
+/// What was used up to some moment, or between two.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Used {
+    pub(super) server: Option<u64>,
+    pub(super) load: Option<u64>,
+    pub(super) machine: Option<Machine>,
+    /// Since some moment, or between two.
+    pub(super) elapsed: Duration,
+}
+
+impl Used {
+    pub(super) fn now(pids: &[u32]) -> Self {
+        Self {
+            server: process_nanos(pids),
+            load: thread_nanos(),
+            machine: machine(),
+            elapsed: Duration::from_nanos(sys::monotonic_nanos()),
+        }
+    }
+
+    pub(super) fn since(self, before: Self) -> Self {
+        let less = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before?));
+        Self {
+            server: less(self.server, before.server),
+            load: less(self.load, before.load),
+            machine: self
+                .machine
+                .zip(before.machine)
+                .map(|(now, before)| Machine {
+                    busy: now.busy.saturating_sub(before.busy),
+                    stolen: now.stolen.saturating_sub(before.stolen),
+                    cpus: now.cpus,
+                }),
+            elapsed: self.elapsed.saturating_sub(before.elapsed),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +203,8 @@ mod tests {
     fn this_process_has_used_time_and_memory() {
         let own = [std::process::id()];
         assert!(process_nanos(&own).unwrap() > 0);
-        assert!(thread_nanos().unwrap() > 0);
+        // The kernel brings it up to date at a tick or a switch.
+        assert!(thread_nanos().is_some());
         assert!(resident(&own).unwrap() > 100_000);
         assert!(machine().unwrap().cpus > 0);
     }

@@ -32,7 +32,7 @@ enum Kind {
     Own {
         sockets: Slab<CrowdSocket>,
         poller: Poller,
-        ready: Option<Ready>,
+        ready: Option<Box<Ready>>,
     },
 }
 
@@ -138,7 +138,7 @@ impl Crowd {
             Kind::Shared { socket, .. } => {
                 let local = socket.local_addr();
                 Some(SocketAddr::new(
-                    seat.source.unwrap_or(local.ip()),
+                    seat.source.unwrap_or_else(|| local.ip()),
                     local.port(),
                 ))
             }
@@ -167,7 +167,7 @@ impl Crowd {
             self.flush();
             self.current = seat.socket;
         }
-        if let Some(room) = self.outbox.next() {
+        if let Some(room) = self.outbox.vacant() {
             let length = fill(room);
             self.outbox.push(length, seat.source, to, segment);
         }
@@ -217,7 +217,7 @@ impl Crowd {
             } => {
                 let mut count = 0;
                 if ready.as_ref().is_none_or(|ready| ready.len() == 0) {
-                    *ready = Some(poller.wait(Some(Duration::ZERO))?);
+                    *ready = Some(Box::new(poller.wait(Some(Duration::ZERO))?));
                 }
                 // In slices, so that sending goes on between them.
                 for token in ready.iter_mut().flatten().take(BATCH) {

@@ -12,11 +12,10 @@ use slab::Slab;
 
 use super::crowd::Seat;
 use super::login::Login;
-use crate::proto::AddressFamily;
 use crate::proto::{
-    ChannelNumberAttribute, Class, ErrorCode, Full, Lifetime, Message, Method, Nonce, Realm,
-    RequestedAddressFamily, RequestedTransport, TransactionId, Username, Writer, XorPeerAddress,
-    XorRelayedAddress,
+    AddressFamily, ChannelNumberAttribute, Class, ErrorCode, Full, Lifetime, Message, Method,
+    Nonce, Realm, RequestedAddressFamily, RequestedTransport, TransactionId, Username, Writer,
+    XorPeerAddress, XorRelayedAddress,
 };
 
 /// RFC 8489 §6.2.1: the first wait for an answer; each is twice the one before.
@@ -245,13 +244,15 @@ impl Desk {
         self.spare.push(bytes);
         let outcome = match message.class() {
             Class::Success => self.granted(client, request, &message),
-            _ => match self.refused(client, request, stale, &message) {
-                Some(failure) => Err(failure),
-                None => {
-                    self.send(client, request, stale + 1, now);
-                    return None;
+            Class::Error | Class::Request | Class::Indication => {
+                match self.refused(client, stale, &message) {
+                    Some(failure) => Err(failure),
+                    None => {
+                        self.send(client, request, stale + 1, now);
+                        return None;
+                    }
                 }
-            },
+            }
         };
         Some(Answer {
             client,
@@ -281,13 +282,7 @@ impl Desk {
     }
 
     /// None if the request is to be sent again with the nonce that the server gave.
-    fn refused(
-        &mut self,
-        client: usize,
-        request: Request,
-        stale: u32,
-        message: &Message<'_>,
-    ) -> Option<Failure> {
+    fn refused(&mut self, client: usize, stale: u32, message: &Message<'_>) -> Option<Failure> {
         let Some(Ok(ErrorCode { code, reason })) = message.find() else {
             return Some(Failure::Nonsense("an error without ERROR-CODE"));
         };
@@ -302,8 +297,6 @@ impl Desk {
         if !challenged && (code != 438 || stale > STALE_MAX) {
             return Some(refused);
         }
-        // RFC 8656 §7.2: a second Allocate on the 5-tuple would be a mismatch, this one is new.
-        _ = request;
         let (Some(Ok(Realm(realm))), Some(Ok(Nonce(nonce)))) = (message.find(), message.find())
         else {
             return Some(refused);
@@ -405,3 +398,6 @@ impl Context<'_> {
         Ok(writer.finish())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,9 @@ measures; the machine's CPU time is given without that.
 Bursts leave as one segmented send, as they would arrive on a network card that merges them;
 --gso=off sends each packet alone.
 
+Memory is what the server's resident memory grew by while the allocations were made, which says
+something on a server that was just started: later ones find memory that is free again.
+
 The allocation rate is taken in rounds of --allocations: the time from the first request without a
 credential to the last success. Between rounds the allocations are deleted by a Refresh with
 lifetime 0, which does not count.
@@ -131,7 +134,7 @@ pub struct Load {
     /// Network whose addresses the clients have, all local to this machine; for a server on
     /// loopback 127.64.0.0/10.
     #[arg(long, value_name = "NETWORK", value_parser = network)]
-    pub sources: Option<Sources>,
+    pub sources: Option<ClientNetwork>,
     /// Address of the peers in mode peer, as the server reaches it.
     #[arg(long, value_name = "ADDRESS")]
     pub peer_address: Option<IpAddr>,
@@ -227,17 +230,17 @@ impl Payload {
 
 /// Addresses of clients. What names them is not printed.
 #[derive(Clone, Copy)]
-pub struct Sources(pub(super) IpNet);
+pub struct ClientNetwork(pub(super) IpNet);
 
-impl std::fmt::Debug for Sources {
+impl std::fmt::Debug for ClientNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sources(hidden)")
+        f.write_str("ClientNetwork(hidden)")
     }
 }
 
-fn network(text: &str) -> Result<Sources, String> {
+fn network(text: &str) -> Result<ClientNetwork, String> {
     text.parse()
-        .map(Sources)
+        .map(ClientNetwork)
         .map_err(|_| "write a network such as 10.9.0.0/16".to_owned())
 }
 

@@ -5,22 +5,19 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 
 use anyhow::Context;
-use ipnet::{IpNet, Ipv4Net};
 use secrecy::SecretString;
 
 use super::login::Credentials;
 use super::options::{Load, Measure, Mode, Payload, Switch};
 use super::pace::{self, Stream};
 use super::sources::Network;
-use crate::daemon::Usage;
+use crate::daemon::{Usage, ice};
 use crate::turn::credential::Secret;
 
 /// Pairs, or allocations of mode peer, when nobody says how many.
 const DEFAULT: u32 = 100;
 /// Allocations of a round when nobody says how many.
 const DEFAULT_ROUND: u32 = 2000;
-/// Addresses for clients of a server on loopback, apart from those that people use.
-const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 64, 0, 0), 10);
 
 /// What is done with the traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -150,10 +147,8 @@ fn allocations(load: &Load) -> anyhow::Result<usize> {
 
 fn network(load: &Load, server: SocketAddr) -> anyhow::Result<Option<Network>> {
     let Some(sources) = load.sources else {
-        let (ip, prefix) = LOOPBACK;
         let loopback = matches!(server.ip(), IpAddr::V4(ip) if ip.is_loopback());
-        let network = Ipv4Net::new(ip, prefix)?;
-        return Ok(loopback.then(|| Network::new(IpNet::V4(network))));
+        return Ok(loopback.then(Network::loopback));
     };
     let network = Network::new(sources.0);
     if network.is_ipv4() != server.is_ipv4() {
@@ -206,7 +201,16 @@ fn credentials(load: &Load) -> anyhow::Result<Credentials> {
             password: SecretString::from(read(file)?.trim_end_matches(['\r', '\n'])),
         });
     }
-    Err(usage("--ice comes soon"))
+    // clap lets nobody through without one of the three.
+    let file = load.ice.as_deref().unwrap_or_else(|| Path::new("-"));
+    let server = ice::read(file)?.into_iter().next();
+    let credential = server
+        .context("there is no TURN server with a credential in it")?
+        .credential;
+    Ok(Credentials::Fixed {
+        username: credential.username,
+        password: credential.password,
+    })
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

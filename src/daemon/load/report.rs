@@ -4,6 +4,13 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::ceiling::Ceiling;
+use super::cost::Used;
+use super::traffic::Step;
+
+/// From this part of the ceiling on the generator is what limits.
+const CEILING_PART: f64 = 0.8;
+
 /// Everything that was measured; what was not is null.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
@@ -38,8 +45,13 @@ pub(super) struct Report {
     pub(super) background_failures: Option<u64>,
     /// The part of the machine's time that the hypervisor gave to others.
     pub(super) steal: Option<f64>,
+    /// CPUs that neither the server nor the generator used; above a few hundredths the figures
+    /// are disturbed.
+    pub(super) others_cpus: Option<f64>,
     pub(super) seconds: Option<f64>,
     pub(super) server_pids: Vec<u32>,
+    /// What a person is told besides.
+    pub(super) notes: Vec<String>,
 }
 
 /// Microseconds one way.
@@ -75,13 +87,103 @@ pub(super) struct SearchStep {
 }
 
 impl Report {
+    /// Says something below the table.
+    pub(super) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// Takes what one step came to, and what it cost.
+    pub(super) fn step(&mut self, step: &Step, costs: Used) {
+        self.offered_pps = Some(step.offered_pps());
+        self.delivered_pps = Some(step.delivered_pps());
+        self.sent = Some(step.sent);
+        self.received = Some(step.received);
+        self.loss = Some(step.loss());
+        self.duplicates = Some(step.duplicates);
+        self.reordered = Some(step.reordered);
+        self.astray = Some(step.astray);
+        self.unsent = Some(step.unsent);
+        self.refused_by_kernel = Some(step.refused);
+        self.seconds = Some(step.elapsed.as_secs_f64());
+        if step.received > 0 {
+            let at = |quantile| ratio(step.latency.value_at_quantile(quantile), 1e3);
+            self.latency_us = Some(Latency {
+                p50: at(0.5),
+                p99: at(0.99),
+                p999: at(0.999),
+                max: ratio(step.latency.max(), 1e3),
+            });
+            let each = |nanos: u64| ratio(nanos, 1e3) / ratio(step.received, 1.0);
+            self.cpu_us_per_packet = PerPacket {
+                server: costs.server.map(each),
+                machine: costs
+                    .machine
+                    .map(|machine| each(machine.busy.saturating_sub(step.idle))),
+                load: costs.load.map(|load| each(load.saturating_sub(step.idle))),
+            };
+        }
+        self.steal = costs.machine.map(|machine| {
+            let all = costs.elapsed.as_secs_f64() * ratio(machine.cpus as u64, 1.0);
+            ratio(machine.stolen, 1e9) / all.max(f64::MIN_POSITIVE)
+        });
+        self.others(costs);
+        if step.refused > 0 {
+            let why = step
+                .error
+                .map(std::io::Error::from_raw_os_error)
+                .map(|error| error.to_string())
+                .unwrap_or_default();
+            self.note(format!(
+                "the kernel refused to send {} packets: {why}",
+                step.refused
+            ));
+        }
+    }
+
+    /// What else ran on the machine.
+    fn others(&mut self, costs: Used) {
+        const NOTABLE: f64 = 0.1;
+        let (Some(machine), Some(server), Some(load)) = (costs.machine, costs.server, costs.load)
+        else {
+            return;
+        };
+        let others = machine.busy.saturating_sub(server).saturating_sub(load);
+        let cpus = ratio(others, 1e9) / costs.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.others_cpus = Some(cpus);
+        if cpus > NOTABLE {
+            self.note(format!(
+                "other processes used {cpus:.1} CPUs meanwhile: the figures are disturbed"
+            ));
+        }
+    }
+
+    /// Holds a step against the generator's own ceiling.
+    pub(super) fn ceiling(&mut self, step: &Step, ceiling: Option<Ceiling>) {
+        self.ceiling_pps = ceiling.map(|ceiling| ceiling.pps);
+        self.ceiling_echo_cpu_us_per_packet = ceiling.map(|ceiling| ceiling.echo_cpu_us);
+        let near = ceiling.is_some_and(|ceiling| step.delivered_pps() > ceiling.pps * CEILING_PART);
+        self.limited_by_load |= near || !step.kept();
+        if near {
+            self.note(
+                "limited by the load: above 80 % of what the generator does with a bare echo"
+                    .to_owned(),
+            );
+        }
+        if !step.kept() {
+            self.note(format!(
+                "limited by the load: {:.0} packets/s were asked for, and it did not send them",
+                step.wanted
+            ));
+        }
+    }
+
     /// One JSON object.
     pub(super) fn json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string(self)?)
     }
 
-    /// A table; `notes` are said below it.
-    pub(super) fn table(&self, notes: &[String]) -> String {
+    /// A table, and the notes below it.
+    pub(super) fn table(&self) -> String {
         let mut text = String::new();
         // Writing into a string cannot fail.
         let mut line = |name: &str, value: String| _ = writeln!(text, "{name:<18}{value}");
@@ -142,7 +244,7 @@ impl Report {
         if let Some(ceiling) = self.ceiling_pps {
             line("ceiling", format!("{ceiling:.0} packets/s by a bare echo"));
         }
-        for note in notes {
+        for note in &self.notes {
             line("note", note.clone());
         }
         text.truncate(text.trim_end().len());
@@ -162,4 +264,13 @@ impl Report {
         }
         text
     }
+}
+
+/// `value` in units of `unit`.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts and times of minutes are exact in a double"
+)]
+pub(super) fn ratio(value: u64, unit: f64) -> f64 {
+    value as f64 / unit
 }

@@ -3,7 +3,8 @@
 /// How close the bounds come before the rate is held to be found.
 const PRECISION: f64 = 0.02;
 const ROUGHLY: f64 = 0.1;
-/// A loss up to so many times the allowed may be a hiccup of the machine, and is tried again.
+/// A loss up to so many times the allowed may be a hiccup of the machine, as may a rate that the
+/// generator did not keep: both are tried again.
 const HICCUP: f64 = 10.0;
 /// How often a rate that was found may fail to be confirmed.
 const CONFIRMATIONS: u32 = 6;
@@ -43,6 +44,7 @@ pub(super) struct Search {
     good: Option<f64>,
     bad: Option<f64>,
     again: bool,
+    limited: bool,
     confirming: u32,
     done: Option<Next>,
 }
@@ -56,6 +58,7 @@ impl Search {
             good: None,
             bad: None,
             again: false,
+            limited: false,
             confirming: 0,
             done: None,
         }
@@ -75,6 +78,11 @@ impl Search {
         }
     }
 
+    /// Whether the generator and not the server set the bound.
+    pub(super) const fn limited(&self) -> bool {
+        self.limited
+    }
+
     /// Takes the outcome of what [`next`](Self::next) said.
     pub(super) fn record(&mut self, tried: Tried) {
         let arrived = tried.loss <= self.max_loss;
@@ -82,7 +90,8 @@ impl Search {
             self.confirmed(arrived);
             return;
         }
-        if !arrived && !self.again && tried.kept && tried.loss <= self.max_loss * HICCUP {
+        let nearly = tried.loss <= self.max_loss * HICCUP;
+        if !self.again && nearly && !(arrived && tried.kept) {
             self.again = true;
             return;
         }
@@ -91,6 +100,7 @@ impl Search {
             self.good = Some(self.rate);
         } else if arrived {
             // More than this the generator does not send.
+            self.limited = true;
             self.good = Some(self.good.unwrap_or(0.0).max(tried.offered));
             self.bad = Some(self.rate.min(tried.offered * (1.0 + self.precision / 2.0)));
         } else {
@@ -171,6 +181,11 @@ mod tests {
     fn a_server_faster_than_the_generator_ends_at_the_generators_rate() {
         let found = found(100_000.0, 1e9, 300_000.0).unwrap();
         assert!((290_000.0..=310_000.0).contains(&found), "{found}");
+        let mut search = Search::new(1000.0, 0.001);
+        search.record(served(1000.0, 1e9, 500.0));
+        assert!(!search.limited(), "at once");
+        search.record(served(1000.0, 1e9, 500.0));
+        assert!(search.limited());
     }
 
     #[test]

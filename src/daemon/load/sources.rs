@@ -23,6 +23,20 @@ impl Network {
     /// thing measured.
     const CELLS_MAX_BITS: u32 = 16;
 
+    /// Addresses that every machine has, apart from those that people use: 127.64.0.0/10.
+    pub(super) fn loopback() -> Self {
+        let base = Ipv4Addr::new(127, 64, 0, 0);
+        let (prefix, cell_bits) = (10, 8);
+        Self {
+            v4: true,
+            base: u128::from(base.to_bits()),
+            cell_bits,
+            cells: 1 << (32 - prefix - cell_bits),
+            first: 1,
+            usable: (1 << cell_bits) - 2,
+        }
+    }
+
     pub(super) fn new(network: IpNet) -> Self {
         let (v4, base, bits, cell_max) = match network {
             IpNet::V4(net) => {
@@ -106,7 +120,7 @@ mod tests {
 
     #[test]
     fn neighbours_lie_in_different_networks() {
-        let network = network("127.64.0.0/10");
+        let network = Network::loopback();
         let cells: HashSet<[u8; 3]> = (0..16_384)
             .map(|index| match network.address(index) {
                 IpAddr::V4(ip) => [ip.octets()[0], ip.octets()[1], ip.octets()[2]],
@@ -115,6 +129,9 @@ mod tests {
             .collect();
         assert_eq!(cells.len(), 16_384);
         assert_eq!(network.capacity(), 16_384 * 254);
+        let last = network.capacity() - 1;
+        let net = Network::new("127.64.0.0/10".parse().unwrap());
+        assert_eq!(network.address(last), net.address(last));
     }
 
     #[test]

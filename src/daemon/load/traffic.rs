@@ -19,6 +19,8 @@ const GRACE: u64 = 200_000_000;
 const BATCH: u64 = 64;
 /// The longest latency told apart from a longer one, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
+/// The longest time in which a look at empty sockets can come back.
+const IDLE_MAX: u64 = 10_000;
 /// How often a person is shown where it stands.
 const REDRAW: u64 = 200_000_000;
 
@@ -220,7 +222,8 @@ impl Traffic {
                 if self.yielding {
                     std::thread::yield_now();
                 }
-                step.idle += sys::monotonic_nanos().saturating_sub(now);
+                // A longer while was another thread's: it is not ours to leave out.
+                step.idle += sys::monotonic_nanos().saturating_sub(now).min(IDLE_MAX);
             }
             if now > redraw + REDRAW {
                 redraw = now;

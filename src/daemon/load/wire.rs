@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use super::crowd::Crowd;
 use super::desk::{Answer, Client, Desk, Failure, Request};
@@ -11,7 +11,7 @@ use super::progress::Progress;
 use crate::dataplane::sys;
 
 /// How long the server may take to answer at all, and to forget us at the end.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Clients and peers.
 pub(super) struct Wire {
@@ -26,7 +26,11 @@ pub(super) struct Wire {
 impl Wire {
     /// One more client.
     pub(super) fn client(&mut self) -> anyhow::Result<usize> {
-        let (seat, to) = self.clients.seat(self.server)?;
+        let seated = self.clients.seat(self.server);
+        let (seat, to) = seated.context(
+            "cannot open a socket for one more client: raise the limit of open files, or give \
+             --sources, which needs one socket for all",
+        )?;
         Ok(self.desk.add(seat, to))
     }
 
@@ -171,11 +175,11 @@ pub(super) fn settled(answer: &Answer) -> anyhow::Result<()> {
         Ok(()) => return Ok(()),
         Err(Failure::Silence) => {
             bail!(
-                "the server did not answer a {request} however often it was sent. It may limit \
+                "the server did not answer {request} however often it was sent. It may limit \
                  what it answers to one address: see --sources, or limits.unvalidated of taciturn"
             )
         }
-        Err(Failure::Nonsense(what)) => bail!("the server answered a {request} with {what}"),
+        Err(Failure::Nonsense(what)) => bail!("the server answered {request} with {what}"),
         Err(Failure::Refused { code, reason }) => (*code, reason),
     };
     let hint = match code {
@@ -186,5 +190,5 @@ pub(super) fn settled(answer: &Answer) -> anyhow::Result<()> {
         508 => "; it has too few relay ports, or they rest: widen its range, or give fewer pairs",
         _ => "",
     };
-    bail!("the server refused a {request} with {code} {reason:?}{hint}")
+    bail!("the server refused {request} with {code} {reason:?}{hint}")
 }

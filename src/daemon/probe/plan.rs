@@ -1,22 +1,17 @@
 //! Which servers are probed, and with which credentials: those of `--ice`, those minted from the
 //! configuration, or those that a `serve` on this machine left.
 
-use std::io::Read;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 
 use super::url::TurnUrl;
 use crate::config::{self, Flags, Settings, Sources};
 use crate::daemon::cli::Probe;
+use crate::daemon::ice::{self, Credential, Server};
 use crate::daemon::{Usage, reached, runtime};
 use crate::dataplane::sys;
 
-/// The longest RTCConfiguration that is read.
-const MAX_ICE: u64 = 64 << 10;
 /// Whom a credential is minted for.
 const USER: &str = "probe";
 /// Long enough for a probe, too short to be of use to whoever finds it.
@@ -29,27 +24,13 @@ pub(super) struct Target {
     pub(super) credential: Credential,
 }
 
-/// What a client authenticates with.
-#[derive(Debug, Clone)]
-pub(super) struct Credential {
-    pub(super) username: String,
-    pub(super) password: SecretString,
-}
-
-/// URLs that share a credential.
-#[derive(Debug)]
-struct Server {
-    urls: Vec<String>,
-    credential: Credential,
-}
-
 /// What these arguments mean.
 ///
 /// # Errors
 /// When there are no credentials, or a URL is none.
 pub(super) fn of(arguments: &Probe) -> anyhow::Result<Vec<Target>> {
     let servers = match &arguments.ice {
-        Some(path) => read_ice(path)?,
+        Some(path) => ice::read(path)?,
         None => servers_of_process(arguments)?,
     };
     targets(&arguments.urls, &servers).map_err(|text| Usage(text).into())
@@ -87,10 +68,10 @@ fn servers_of_process(arguments: &Probe) -> anyhow::Result<Vec<Server>> {
     let places = runtime::places();
     let mut obstacle = String::new();
     for place in &places {
-        match read_limited(place) {
+        match ice::read_limited(place) {
             Ok(text) => {
-                return parse_ice(&text)
-                    .map_err(|reason| refusal(place, &reason))
+                return ice::parse(&text)
+                    .map_err(|reason| ice::refusal(place, &reason))
                     .map_err(Into::into);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -128,100 +109,6 @@ fn server_of(settings: &Settings) -> anyhow::Result<Option<Server>> {
     Ok(Some(Server { urls, credential }))
 }
 
-fn read_ice(path: &Path) -> anyhow::Result<Vec<Server>> {
-    let text = if path == Path::new("-") {
-        limited(std::io::stdin()).context("cannot read standard input")?
-    } else {
-        read_limited(path).map_err(|error| refusal(path, &error.to_string()))?
-    };
-    Ok(parse_ice(&text).map_err(|reason| refusal(path, &reason))?)
-}
-
-fn refusal(path: &Path, reason: &str) -> Usage {
-    let name = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
-    Usage(format!(
-        "cannot use the iceServers of {name}: {reason}; wanted is what `taciturn mint` prints"
-    ))
-}
-
-fn read_limited(path: &Path) -> std::io::Result<String> {
-    limited(std::fs::File::open(path)?)
-}
-
-fn limited(source: impl Read) -> std::io::Result<String> {
-    let mut text = String::new();
-    if source.take(MAX_ICE + 1).read_to_string(&mut text)? as u64 > MAX_ICE {
-        return Err(std::io::Error::other(format!(
-            "longer than {MAX_ICE} bytes"
-        )));
-    }
-    Ok(text)
-}
-
-/// An RTCConfiguration, or only its list of servers.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Ice {
-    Whole {
-        #[serde(rename = "iceServers")]
-        servers: Vec<IceServer>,
-    },
-    List(Vec<IceServer>),
-}
-
-/// W3C WebRTC §4.2.4, RTCIceServer.
-#[derive(Deserialize)]
-struct IceServer {
-    urls: Urls,
-    username: Option<String>,
-    credential: Option<SecretString>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Urls {
-    One(String),
-    Many(Vec<String>),
-}
-
-/// The servers in it that are TURN servers with credentials. What is wrong is said without
-/// quoting any of it.
-fn parse_ice(text: &str) -> Result<Vec<Server>, String> {
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
-        format!(
-            "no JSON at line {}, column {}",
-            error.line(),
-            error.column()
-        )
-    })?;
-    let (Ice::Whole { servers } | Ice::List(servers)) = serde_json::from_value(value)
-        .map_err(|_| "no list of iceServers with urls, username and credential".to_owned())?;
-    let servers: Vec<Server> = servers
-        .into_iter()
-        .filter_map(|server| {
-            let urls = match server.urls {
-                Urls::One(url) => vec![url],
-                Urls::Many(urls) => urls,
-            };
-            let turns = |url: &String| url.starts_with("turn:") || url.starts_with("turns:");
-            let urls: Vec<String> = urls.into_iter().filter(turns).collect();
-            let credential = Credential {
-                username: server.username?,
-                password: server.credential?,
-            };
-            (!urls.is_empty()).then_some(Server { urls, credential })
-        })
-        .collect();
-    if servers.is_empty() {
-        return Err("no TURN server with a username and a credential is in it".to_owned());
-    }
-    Ok(servers)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +121,7 @@ mod tests {
 
     fn pairs(named: &[&str], ice: &str) -> Vec<(String, String)> {
         let named: Vec<String> = named.iter().map(|&url| url.to_owned()).collect();
-        targets(&named, &parse_ice(ice).unwrap())
+        targets(&named, &ice::parse(ice).unwrap())
             .unwrap()
             .into_iter()
             .map(|target| (target.url.text, target.credential.username))
@@ -267,33 +154,9 @@ mod tests {
 
     /// T26
     #[test]
-    fn what_is_no_ice_configuration_is_refused_without_quoting_it() {
-        for text in [
-            "",
-            "hunter2",
-            r#"{ "credential": "hunter2" }"#,
-            r#"{ "iceServers": "hunter2" }"#,
-            r#"[{ "urls": 5, "credential": "hunter2" }]"#,
-            r#"[{ "urls": "turn:a", "credential": "hunter2" }]"#,
-            r#"[{ "urls": "stun:a", "username": "u", "credential": "hunter2" }]"#,
-            "[]",
-        ] {
-            let reason = parse_ice(text).unwrap_err();
-            assert!(!reason.contains("hunter2"), "{reason}");
-        }
-    }
-
-    #[test]
-    fn a_file_without_end_is_refused() {
-        let error = limited(std::io::repeat(b'x')).unwrap_err();
-        assert!(error.to_string().contains("65536"), "{error}");
-    }
-
-    /// T26
-    #[test]
     fn a_target_prints_no_password() {
         let ice = r#"[{ "urls": "turn:a", "username": "u", "credential": "hunter2" }]"#;
-        let targets = targets(&[], &parse_ice(ice).unwrap()).unwrap();
+        let targets = targets(&[], &ice::parse(ice).unwrap()).unwrap();
         assert!(!format!("{targets:?}").contains("hunter2"));
     }
 }

@@ -17,8 +17,8 @@ use turn::client::{Client, ClientConfig};
 use webrtc_util::Conn;
 
 use super::Pace;
-use super::plan::Credential;
 use super::tally::{Kind, Packets, Tally, Totals};
+use crate::daemon::ice::Credential;
 
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! What a crowd's socket must do: speak for each address, and keep runs apart.
 
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -12,7 +12,7 @@ fn crowd(ip: IpAddr) -> CrowdSocket {
 }
 
 fn write(outbox: &mut Outbox, bytes: &[u8]) -> usize {
-    outbox.next().unwrap()[..bytes.len()].copy_from_slice(bytes);
+    outbox.vacant().unwrap()[..bytes.len()].copy_from_slice(bytes);
     bytes.len()
 }
 
@@ -103,7 +103,7 @@ fn slots_keep_what_they_hold_and_a_full_outbox_takes_no_more() {
     let length = write(&mut outbox, b"held");
     for _ in 0..2 {
         outbox.push(length, None, Some(receiver.local_addr()), None);
-        assert!(outbox.is_full() && outbox.next().is_none());
+        assert!(outbox.is_full() && outbox.vacant().is_none());
         outbox.push(length, None, Some(receiver.local_addr()), None);
         assert_eq!(outbox.flush(&receiver).sent, 1);
         assert!(outbox.is_empty());
