@@ -12,7 +12,8 @@ use taciturn::proto::{
     XorPeerAddress, XorRelayedAddress,
 };
 
-const CHANNEL: u16 = 0x4001;
+/// Each client has another, so that a header that was not rewritten shows.
+const CHANNELS: [u16; 2] = [0x4001, 0x4002];
 
 struct Floor {
     process: Child,
@@ -65,8 +66,8 @@ impl Client {
         client
     }
 
-    fn bind(&self, floor: &mut Floor, peer: SocketAddr) {
-        let answer = self.ask(floor, Method::CHANNEL_BIND, Some(Some(peer)));
+    fn bind(&self, floor: &mut Floor, channel: u16, peer: SocketAddr) {
+        let answer = self.ask(floor, Method::CHANNEL_BIND, Some(Some((channel, peer))));
         assert_eq!(Message::decode(&answer).unwrap().class(), Class::Success);
     }
 
@@ -75,7 +76,7 @@ impl Client {
         &self,
         floor: &mut Floor,
         method: Method,
-        attributes: Option<Option<SocketAddr>>,
+        attributes: Option<Option<(u16, SocketAddr)>>,
     ) -> Vec<u8> {
         let mut request = [0; 128];
         let id = TransactionId::new([7; 12]);
@@ -85,8 +86,8 @@ impl Client {
             if method == Method::REFRESH {
                 writer.push(&Lifetime(0)).unwrap();
             }
-            if let Some(peer) = peer {
-                writer.push(&ChannelNumberAttribute(CHANNEL)).unwrap();
+            if let Some((channel, peer)) = peer {
+                writer.push(&ChannelNumberAttribute(channel)).unwrap();
                 writer.push(&XorPeerAddress(peer)).unwrap();
             }
         }
@@ -121,9 +122,9 @@ fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
     }
 }
 
-fn channel_data(payload: &[u8]) -> Vec<u8> {
+fn channel_data(channel: u16, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
-    [&CHANNEL.to_be_bytes()[..], &length.to_be_bytes(), payload].concat()
+    [&channel.to_be_bytes()[..], &length.to_be_bytes(), payload].concat()
 }
 
 fn carries_calls(last: u8, arguments: &[&str]) {
@@ -136,13 +137,15 @@ fn carries_calls(last: u8, arguments: &[&str]) {
     assert_eq!(Message::decode(&answer).unwrap().class(), Class::Success);
     let next = Client::allocate(&mut floor);
     assert!(![a.relayed, b.relayed].contains(&next.relayed));
-    a.bind(&mut floor, b.relayed);
-    b.bind(&mut floor, a.relayed);
+    let [x, y] = CHANNELS;
+    a.bind(&mut floor, x, b.relayed);
+    b.bind(&mut floor, y, a.relayed);
     for length in [0, 1, 172, 1200] {
-        let packet = channel_data(&vec![9; length]);
-        for (from, to) in [(a, b), (b, a)] {
-            from.socket.send(&packet).unwrap();
-            assert_eq!(to.receive().as_deref(), Some(&packet[..]), "{arguments:?}");
+        let payload = vec![9; length];
+        for (from, sent, to, received) in [(a, x, b, y), (b, y, a, x)] {
+            from.socket.send(&channel_data(sent, &payload)).unwrap();
+            let received = channel_data(received, &payload);
+            assert_eq!(to.receive(), Some(received), "{arguments:?}");
         }
     }
 }
@@ -152,15 +155,19 @@ fn carries_to_plain_peers(last: u8, arguments: &[&str]) {
     let client = Client::allocate(&mut floor);
     let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     peer.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    client.bind(&mut floor, peer.local_addr().unwrap());
+    let [channel, _] = CHANNELS;
+    client.bind(&mut floor, channel, peer.local_addr().unwrap());
     for length in [1, 172, 1200] {
         let payload = vec![9; length];
-        client.socket.send(&channel_data(&payload)).unwrap();
+        client
+            .socket
+            .send(&channel_data(channel, &payload))
+            .unwrap();
         assert_eq!(receive(&peer), Some(payload.clone()), "{arguments:?}");
         peer.send_to(&payload, client.relayed).unwrap();
         assert_eq!(
             client.receive(),
-            Some(channel_data(&payload)),
+            Some(channel_data(channel, &payload)),
             "{arguments:?}"
         );
     }

@@ -17,6 +17,7 @@ mod targets;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -82,7 +83,17 @@ struct Run {
     out: PathBuf,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match command() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command() -> Result<()> {
     match Cli::parse().command {
         Command::Run(run) => measure::run(&run),
         Command::Report { files } => files.iter().try_for_each(|file| report::write(file)),

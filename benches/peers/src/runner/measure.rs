@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
 use super::cells::{self, Cell, Kind, Work};
-use super::results::{Results, Round, STEAL_MAX};
+use super::results::{self, Results, Round, STEAL_MAX};
 use super::servers::{self, PORT, Program, SECRET, Server, Setting};
 use super::{Run, machine, report};
 
@@ -28,7 +28,7 @@ pub(crate) fn run(run: &Run) -> Result<()> {
     } else {
         "loopback.json"
     });
-    let mut results = bench.results(&file, &cells, &servers);
+    let mut results = bench.earlier(&file, &cells, &servers);
     let mut there = Vec::new();
     for server in servers {
         match bench.setting(Work::Call).command(&server) {
@@ -159,7 +159,7 @@ impl<'a> Bench<'a> {
     }
 
     /// What an earlier run left, without what is measured now.
-    fn results(&self, file: &Path, cells: &[Cell], servers: &[Server]) -> Results {
+    fn earlier(&self, file: &Path, cells: &[Cell], servers: &[Server]) -> Results {
         let mut results = Results::read(file).unwrap_or_default();
         results.rounds.retain(|round| {
             let cell = cells.iter().any(|cell| cell.name == round.cell);
@@ -238,7 +238,8 @@ impl<'a> Bench<'a> {
             .rfind(|line| !line.trim().is_empty())
             .unwrap_or("no word");
         ensure!(output.status.success(), "the load: {last}");
-        Ok((serde_json::from_slice(&output.stdout)?, steal))
+        let load = serde_json::from_slice(&output.stdout)?;
+        Ok((results::shortened(load), steal))
     }
 
     fn start(&self, cell: &Cell, server: &Server) -> Result<Running> {

@@ -44,6 +44,9 @@ pub(crate) fn write(file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What other processes may use of a core before it is said.
+const DISTURBED: f64 = 0.1;
+
 const TABLES: &[(Kind, &str, &str)] = &[
     (
         Kind::Rate,
@@ -203,6 +206,16 @@ fn notes(results: &Results) -> String {
         "\n## Notes\n\n- {} rounds, {dropped} of them dropped because the hypervisor took more than {STEAL_MAX} % of the time.\n",
         results.rounds.len(),
     );
+    let disturbed = results.rounds.iter().filter(|round| {
+        let others = round.load["others_cpus"].as_f64();
+        others.is_some_and(|cpus| cpus > DISTURBED)
+    });
+    let disturbed = disturbed.count();
+    if disturbed > 0 {
+        text += &format!(
+            "- In {disturbed} rounds other processes used more than {DISTURBED} of a core.\n"
+        );
+    }
     let mut said: Vec<String> = Vec::new();
     for round in &results.rounds {
         let Some(why) = &round.failed else { continue };

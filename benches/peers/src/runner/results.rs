@@ -201,6 +201,35 @@ impl Results {
     }
 }
 
+/// What the load printed, without what is not read and to six digits: thousands of rounds are kept.
+pub(crate) fn shortened(load: Value) -> Value {
+    const DIGITS: i32 = 6;
+    match load {
+        Value::Object(mut fields) => {
+            for name in ["search", "server_pids", "sent", "received"] {
+                fields.remove(name);
+            }
+            fields.retain(|_, value| !value.is_null());
+            Value::Object(
+                fields
+                    .into_iter()
+                    .map(|(name, value)| (name, shortened(value)))
+                    .collect(),
+            )
+        }
+        Value::Number(number) if number.is_f64() => {
+            let figure = number.as_f64().unwrap_or_default();
+            if figure == 0.0 {
+                return Value::from(0);
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "a logarithm is small")]
+            let scale = 10_f64.powi(DIGITS - 1 - figure.abs().log10().floor() as i32);
+            Value::from((figure * scale).round() / scale)
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +247,14 @@ mod tests {
         );
         assert_eq!(Spread::of(vec![1.0, 2.0]).unwrap().median, 1.5);
         assert_eq!(Spread::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn figures_are_kept_to_six_digits() {
+        let load =
+            serde_json::json!({ "a": 123_456_789.123, "b": { "c": 0.001_234_567_8 }, "d": null });
+        let kept = serde_json::json!({ "a": 123_457_000.0, "b": { "c": 0.001_234_57 } });
+        assert_eq!(shortened(load), kept);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A listener and a relay socket per client, as servers have them that send every packet through
 //! the kernel twice: client, listener, relay socket, peer, and back.
 //!
-//! Between relayed addresses a packet goes on as it is, ChannelData header and all. For other
-//! peers the header is taken off and put on.
+//! Between relayed addresses a packet goes on as it is, ChannelData header and all, and only the
+//! channel number is rewritten at the end. For other peers the header is taken off and put on.
 
 use std::net::{SocketAddrV4, UdpSocket};
 
@@ -34,8 +34,8 @@ const RELAY_BATCH: usize = 16;
 pub(crate) enum Framing {
     /// The peer is a relayed address too: as they came.
     Whole,
-    /// Without the ChannelData header of this channel.
-    Bare(u16),
+    /// Without the ChannelData header.
+    Bare,
 }
 
 /// One allocation.
@@ -44,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) address: sockaddr_in,
     pub(crate) peer: sockaddr_in,
     pub(crate) framing: Framing,
+    /// What it calls its peer.
+    pub(crate) channel: u16,
 }
 
 /// All allocations.
@@ -111,6 +113,7 @@ impl Relay for Clients {
             address,
             peer: address,
             framing: Framing::Whole,
+            channel: 0,
         };
         let index = if let Some(index) = self.free.pop() {
             self.clients[index] = opened;
@@ -139,11 +142,8 @@ impl Relay for Clients {
                 return;
             }
             client.peer = name(peer);
-            client.framing = if own {
-                Framing::Whole
-            } else {
-                Framing::Bare(channel)
-            };
+            client.framing = if own { Framing::Whole } else { Framing::Bare };
+            client.channel = channel;
         }
     }
 }
@@ -213,7 +213,7 @@ impl Forward {
                 let client = &self.clients.clients[index];
                 match client.framing {
                     Framing::Whole => slots.aim(slot, &client.peer),
-                    Framing::Bare(_) => slots.aim_stripped(slot, &client.peer),
+                    Framing::Bare => slots.aim_stripped(slot, &client.peer),
                 }
             } else {
                 let client = slots.source_address(slot);
@@ -240,7 +240,7 @@ impl Forward {
         let client = &self.clients.clients[index];
         let start = match client.framing {
             Framing::Whole => 0,
-            Framing::Bare(_) => ROOM.min(length),
+            Framing::Bare => ROOM.min(length),
         };
         send_one(&client.relay, &datagram[start..], &client.peer);
     }
@@ -260,8 +260,11 @@ impl Forward {
         };
         for slot in self.pending..self.pending + received {
             match client.framing {
-                Framing::Whole => slots.aim(slot, &client.address),
-                Framing::Bare(channel) => slots.aim_framed(slot, channel, &client.address),
+                Framing::Whole => {
+                    slots.aim(slot, &client.address);
+                    slots.set_channel(slot, client.channel);
+                }
+                Framing::Bare => slots.aim_framed(slot, client.channel, &client.address),
             }
         }
         self.pending += received;
@@ -275,11 +278,15 @@ impl Forward {
         let Some((length, _)) = receive_one(&client.relay, &mut self.buffer[ROOM..]) else {
             return;
         };
+        let channel = client.channel.to_be_bytes();
         let start = match client.framing {
-            Framing::Whole => ROOM,
-            Framing::Bare(channel) => {
+            Framing::Whole => {
+                self.buffer[ROOM..ROOM + 2].copy_from_slice(&channel);
+                ROOM
+            }
+            Framing::Bare => {
                 let length = u16::try_from(length).unwrap_or(u16::MAX);
-                self.buffer[..2].copy_from_slice(&channel.to_be_bytes());
+                self.buffer[..2].copy_from_slice(&channel);
                 self.buffer[2..4].copy_from_slice(&length.to_be_bytes());
                 0
             }

@@ -14,8 +14,17 @@ struct Hairpin {
     ports: ByAddress<u16>,
     /// By relayed port, counted from the first.
     clients: Vec<SocketAddrV4>,
+    /// The same for their channels, 0 before they have one.
+    channels: Vec<u16>,
     free: Vec<u16>,
-    targets: ByAddress<sockaddr_in>,
+    targets: ByAddress<Target>,
+}
+
+/// Where a client's packets go, and with which channel number.
+struct Target {
+    name: sockaddr_in,
+    port: u16,
+    channel: u16,
 }
 
 impl Relay for Hairpin {
@@ -28,6 +37,7 @@ impl Relay for Hairpin {
             port
         } else {
             self.clients.push(client);
+            self.channels.push(0);
             FIRST_PORT.checked_add(u16::try_from(self.clients.len() - 1).ok()?)?
         };
         self.ports.insert(key(client), port);
@@ -39,11 +49,24 @@ impl Relay for Hairpin {
         self.free.extend(self.ports.remove(&key(client)));
     }
 
-    fn bind(&mut self, client: SocketAddrV4, _channel: u16, peer: SocketAddrV4) {
+    fn bind(&mut self, client: SocketAddrV4, channel: u16, peer: SocketAddrV4) {
         let index = usize::from(peer.port().wrapping_sub(FIRST_PORT));
-        if let Some(target) = self.clients.get(index) {
-            self.targets.insert(key(client), name(*target));
+        let (Some(other), Some(own)) = (self.clients.get(index), self.ports.get(&key(client)))
+        else {
+            return;
+        };
+        self.channels[usize::from(own - FIRST_PORT)] = channel;
+        if let Some(target) = self.targets.get_mut(&key(*other))
+            && target.port == *own
+        {
+            target.channel = channel;
         }
+        let target = Target {
+            name: name(*other),
+            port: peer.port(),
+            channel: self.channels[index],
+        };
+        self.targets.insert(key(client), target);
     }
 }
 
@@ -64,7 +87,8 @@ pub(crate) fn run(options: Options) -> Result<()> {
             if let Some(target) = hairpin.targets.get(&slots.source(slot))
                 && slots.datagram(slot).first() >= Some(&0x40)
             {
-                slots.aim(slot, target);
+                slots.aim(slot, &target.name);
+                slots.set_channel(slot, target.channel);
                 continue;
             }
             slots.send(&socket, first, slot);

@@ -166,6 +166,22 @@ impl Slots {
         }
     }
 
+    /// Puts another channel number into the ChannelData header in `slot`, or those of a run that
+    /// was aimed.
+    pub(crate) fn set_channel(&mut self, slot: usize, channel: u16) {
+        let start = slot * (ROOM + self.size) + ROOM;
+        let run = &mut self.memory[start..start + self.iovecs[slot].iov_len];
+        let segment = match self.headers[slot].msg_hdr.msg_controllen {
+            size if self.gso && size > 0 => usize::try_from(self.controls[slot].size).unwrap_or(0),
+            _ => run.len(),
+        };
+        for segment in run.chunks_mut(segment.max(1)) {
+            if let Some(number) = segment.first_chunk_mut() {
+                *number = channel.to_be_bytes();
+            }
+        }
+    }
+
     /// The same, without the ChannelData header in front of it.
     pub(crate) fn aim_stripped(&mut self, slot: usize, target: &sockaddr_in) {
         self.aim(slot, target);

@@ -227,7 +227,7 @@ impl Forward {
             let client = &self.clients.clients[*index];
             let skip = match client.framing {
                 Framing::Whole => 0,
-                Framing::Bare(_) => ROOM.min(length),
+                Framing::Bare => ROOM.min(length),
             };
             (&client.relay, client.peer, PAYLOAD + skip)
         } else {
@@ -237,11 +237,15 @@ impl Forward {
             else {
                 return false;
             };
+            let channel = client.channel.to_be_bytes();
             let skip = match client.framing {
-                Framing::Whole => 0,
-                Framing::Bare(channel) => {
+                Framing::Whole => {
+                    buffer[PAYLOAD..PAYLOAD + 2].copy_from_slice(&channel);
+                    0
+                }
+                Framing::Bare => {
                     let length = u16::try_from(length).unwrap_or(u16::MAX);
-                    buffer[PAYLOAD - 4..PAYLOAD - 2].copy_from_slice(&channel.to_be_bytes());
+                    buffer[PAYLOAD - 4..PAYLOAD - 2].copy_from_slice(&channel);
                     buffer[PAYLOAD - 2..PAYLOAD].copy_from_slice(&length.to_be_bytes());
                     ROOM
                 }
