@@ -168,9 +168,11 @@ impl<'a> Bench<'a> {
         let topology = if self.run.veth { "veth" } else { "loopback" };
         topology.clone_into(&mut results.topology);
         results.command = "benches/peers/run".to_owned();
-        for argument in std::env::var("PEERS_ARGUMENTS")
-            .iter()
-            .filter(|said| !said.is_empty())
+        // Paths say more about the machine than about the run.
+        let arguments = std::env::var("PEERS_ARGUMENTS").unwrap_or_default();
+        for argument in arguments
+            .split_whitespace()
+            .filter(|said| !said.contains('/'))
         {
             results.command = format!("{} {argument}", results.command);
         }
@@ -282,6 +284,9 @@ impl<'a> Bench<'a> {
             .args(pace.split(' '));
         if self.run.veth {
             load.args(["--sources=10.9.0.0/16", "--peer-address=10.8.0.2"]);
+        } else {
+            // Not the address that relayed addresses have.
+            load.arg("--peer-address=127.0.0.2");
         }
         if !ceiling || cell.kind != Kind::Rate {
             load.arg("--no-ceiling");

@@ -152,9 +152,10 @@ impl Setting<'_> {
     /// The default policy for calls; for plain peers their networks are opened. Rate limits are
     /// out of the way, metrics are on.
     fn taciturn_config(&self, name: &str) -> Result<PathBuf> {
-        let peers = match self.work {
-            Work::Peer => format!("[{}]", self.peers),
-            _ => "\"relay\"".to_owned(),
+        // Loopback needs `allow` too.
+        let (peers, allow) = match self.work {
+            Work::Peer => (format!("[{}]", self.peers), self.peers),
+            _ => ("\"relay\"".to_owned(), ""),
         };
         let bind = if name == "taciturn-bound" {
             "always"
@@ -180,6 +181,7 @@ secrets = [{{ id = "bench", value = "{SECRET}" }}]
 
 [policy]
 peers = {peers}
+allow = [{allow}]
 
 [limits]
 unvalidated = "1000000/s burst 1000000"
