@@ -1,5 +1,3 @@
-#![expect(clippy::print_stderr, reason = "a skipped test says why")]
-
 use super::super::testing::{LOOPBACKS, OPTIONS, receive_one, refill, socket};
 use super::super::{Poller, RecvBatch, send_to};
 use super::*;
