@@ -166,6 +166,12 @@ impl Reached {
         }
     }
 
+    /// Lets go of those that are superseded; a refresh does so, since a client that no longer sends
+    /// to a peer would hold what the peer left behind.
+    pub(crate) fn tidy(&mut self) {
+        self.0.retain(|landing| landing.is_current());
+    }
+
     /// The landing at a place.
     pub(crate) fn at(&self, place: usize) -> Option<&Landing> {
         self.0.get(place).map(Arc::as_ref)

@@ -37,7 +37,8 @@ impl<E: Environment> Server<E> {
         let lifetime = seconds_left(end, now);
         self.succeed(request, |writer| writer.push(&Lifetime(lifetime)))?;
         // Of a dual allocation a family may be refreshed, or given up, alone.
-        if let Some(allocation) = self.table.by_tuple(&request.tuple) {
+        if let Some(allocation) = self.table.by_tuple_mut(&request.tuple) {
+            allocation.reached.tidy();
             allocation
                 .relays
                 .iter()

@@ -6,8 +6,8 @@
 //! Nothing is held back to make a run longer.
 //!
 //! A refused datagram costs itself alone: it is dropped and counted by kind, and the rest go on.
-//! Where the kernel or the interface refuses a run, its datagrams leave one by one, and for a while
-//! no runs are made. Nothing is queued; what the socket has no room for is dropped, as a router
+//! Where a run is refused, its datagrams leave one by one; where the interface cannot cut at all, no
+//! runs are made for a while. Nothing is queued; what the socket has no room for is dropped, as a router
 //! would.
 
 use std::fmt;
@@ -31,7 +31,7 @@ const SEGMENTS_MAX: u16 = 64;
 const SEGMENT_MAX: usize = 1_452;
 /// All of a run is at most one IP packet before it is cut.
 const RUN_MAX: [usize; 2] = [65_507, 65_487];
-/// Flushes without runs after one was refused.
+/// Flushes without runs after the interface refused one.
 const PAUSE: u32 = 4_096;
 /// Bytes of one batch that lie in no slot: heads and whole answers.
 const ASIDE: usize = 32 * 1_024;
@@ -346,10 +346,13 @@ impl<V: Copy + PartialEq> SendBatch<V> {
                 }
                 // An ICMP error left on the socket says nothing about this datagram.
                 libc::EINTR | libc::ECONNREFUSED if retries < RETRIES_MAX => retries += 1,
-                // The kernel does not cut here: no checksum offload on the way out, or a link with
-                // a smaller MTU.
                 libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP if segments > 1 => {
-                    self.pause = PAUSE;
+                    // Without checksum offload on the way out the kernel cuts for nobody. The other
+                    // errors are this destination's, whose path may have a smaller MTU: what one
+                    // client can provoke costs that client alone.
+                    if matches!(error, libc::EIO | libc::EOPNOTSUPP) {
+                        self.pause = PAUSE;
+                    }
                     self.send_one_by_one(next, from, socket, sent);
                     next += 1;
                 }
