@@ -135,16 +135,20 @@ impl Wire {
         progress: &Progress,
     ) -> anyhow::Result<()> {
         let work = clients.iter().map(|&client| (client, Request::Allocate));
-        let mut granted = 0;
+        let (mut granted, mut refused) = (0, None);
+        // All are waited for, so that the count is true in whichever order they are answered.
         self.drive(work, None, progress, |_, answer| {
-            settled(answer).map_err(|error| {
-                error.context(format!(
-                    "the server granted {granted} of {} allocations",
-                    clients.len()
-                ))
-            })?;
-            granted += 1;
+            match settled(answer) {
+                Ok(_) => granted += 1,
+                Err(error) => refused = refused.take().or(Some(error)),
+            }
             Ok(None)
+        })?;
+        refused.map_or(Ok(()), |error| {
+            Err(error.context(format!(
+                "the server granted {granted} of {} allocations",
+                clients.len()
+            )))
         })
     }
 
