@@ -16,6 +16,7 @@ use crate::config::{self, Keys, Machine, Settings};
 use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
 use crate::daemon::pseudonyms::Pseudonyms;
+use crate::daemon::runtime::Left;
 use crate::daemon::{announce, keys, log, mint, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, RelayAddress, sys};
 use crate::turn::ServerConfig;
@@ -129,15 +130,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
             }
         });
     }
-    let state = house.settings.state.dir.as_deref();
-    let days = u64::from(house.settings.log.pseudonym_days);
-    let pseudonyms = Pseudonyms::load(state, days, sys::unix_seconds())?;
-    let journal = tokio::spawn(write_journal(records, pseudonyms));
+    let journal = tokio::spawn(write_journal(records, pseudonyms(&house.settings)?));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     announce(&house, &handle, &machine, admin_address, made_for_this_run)?;
+    let mut left = None;
+    leave_credential(&house, &handle, &mut left);
     readiness.begin();
     tokio::select! {
-        () = leave_credential(&house, &handle) => {}
+        () = renew_credential(&house, &handle, left) => {}
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         () = follow_addresses(&house, &handle, machine) => {}
@@ -210,21 +210,34 @@ fn announce(
     Ok(())
 }
 
-/// Keeps a credential in the runtime directory for as long as the daemon runs, readable by its own
-/// user alone: `taciturn probe` finds the server by it.
-async fn leave_credential(house: &House, handle: &dataplane::Handle) {
-    let mut left = None;
+/// The pseudonyms of this day, whose keys outlive the process if there is a state directory.
+fn pseudonyms(settings: &Settings) -> anyhow::Result<Pseudonyms> {
+    let state = settings.state.dir.as_deref();
+    let days = u64::from(settings.log.pseudonym_days);
+    Pseudonyms::load(state, days, sys::unix_seconds())
+}
+
+/// Leaves a credential in the runtime directory, readable by its own user alone, in place of the one
+/// left before: `taciturn probe` finds the server by it.
+fn leave_credential(house: &House, handle: &dataplane::Handle, left: &mut Option<Left>) {
+    match house.ice_servers(handle) {
+        Ok(Some(servers)) => {
+            drop(left.take());
+            *left = runtime::leave(runtime::places(), &format!("{servers:#}\n"));
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!("no credential is left for `taciturn probe`: {error:#}"),
+    }
+}
+
+/// Keeps that credential good for as long as the daemon runs.
+async fn renew_credential(house: &House, handle: &dataplane::Handle, mut left: Option<Left>) {
     let mut renewals = tokio::time::interval(CREDENTIAL_LIFE / 4);
+    // The first tick comes at once.
+    renewals.tick().await;
     loop {
         renewals.tick().await;
-        match house.ice_servers(handle) {
-            Ok(Some(servers)) => {
-                drop(left.take());
-                left = runtime::leave(runtime::places(), &format!("{servers:#}\n"));
-            }
-            Ok(None) => std::future::pending().await,
-            Err(error) => tracing::warn!("no credential is left for `taciturn probe`: {error:#}"),
-        }
+        leave_credential(house, handle, &mut left);
     }
 }
 

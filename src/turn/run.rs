@@ -4,8 +4,6 @@
 //! A run lives within one moment: [`Server::settle`](super::Server::settle) ends it after each
 //! batch, and so does every input that may change a route. What another worker changes meanwhile
 //! is seen from the next batch on, as if the packets had come a moment earlier.
-//!
-//! Measured (`cargo bench --bench forward`): see the module `forward`.
 
 use std::fmt;
 use std::net::SocketAddr;
