@@ -39,7 +39,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Server>> {
     let text = if path == Path::new("-") {
         limited(std::io::stdin()).context("cannot read standard input")?
     } else {
-        read_limited(path).map_err(|error| refusal(path, &error.to_string()))?
+        std::fs::File::open(path)
+            .and_then(limited)
+            .map_err(|error| refusal(path, &error.to_string()))?
     };
     Ok(parse(&text).map_err(|reason| refusal(path, &reason))?)
 }
@@ -56,12 +58,8 @@ pub(crate) fn refusal(path: &Path, reason: &str) -> Usage {
     ))
 }
 
-/// Reads a file that is no longer than any RTCConfiguration.
-pub(crate) fn read_limited(path: &Path) -> std::io::Result<String> {
-    limited(std::fs::File::open(path)?)
-}
-
-fn limited(source: impl Read) -> std::io::Result<String> {
+/// Reads what is no longer than any RTCConfiguration.
+pub(crate) fn limited(source: impl Read) -> std::io::Result<String> {
     let mut text = String::new();
     if source.take(MAX_ICE + 1).read_to_string(&mut text)? as u64 > MAX_ICE {
         return Err(std::io::Error::other(format!(

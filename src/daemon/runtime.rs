@@ -1,9 +1,10 @@
 //! Where a `serve` without configuration leaves its credential, so that `probe` finds the server
 //! of this machine: `taciturn/ice.json` in the runtime directory, for its owner alone, as long as
-//! the server runs.
+//! the server runs. The server holds a lock on it meanwhile, so that what a killed one left behind
+//! is told from what a living one left.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,21 @@ fn places_of(service: Option<OsString>, user: Option<OsString>) -> Vec<PathBuf> 
 pub(crate) struct Left {
     path: PathBuf,
     text: String,
+    /// Its lock goes with the process, however that ends.
+    _held: File,
+}
+
+/// Opens what a server that still runs left at `path`.
+///
+/// # Errors
+/// When it cannot be opened; as one that is not there when nobody holds it any more.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Ok(file),
+        Ok(()) => Err(io::ErrorKind::NotFound.into()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Leaves `text` in the first of `places` that can be written; `None` if there is none, which
@@ -52,9 +68,12 @@ pub(crate) struct Left {
 pub(crate) fn leave(places: Vec<PathBuf>, text: &str) -> Option<Left> {
     for path in places {
         match write(&path, text) {
-            Ok(()) => {
-                let text = text.to_owned();
-                return Some(Left { path, text });
+            Ok(file) => {
+                return Some(Left {
+                    path,
+                    text: text.to_owned(),
+                    _held: file,
+                });
             }
             Err(error) => {
                 tracing::debug!(path = %path.display(), %error, "the credential is not left here");
@@ -74,7 +93,7 @@ impl Drop for Left {
     }
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, text: &str) -> io::Result<File> {
     if let Some(directory) = path.parent().filter(|directory| !directory.is_dir()) {
         DirBuilder::new().mode(0o700).create(directory)?;
     }
@@ -89,8 +108,10 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&draft)?;
+    file.lock()?;
     file.write_all(text.as_bytes())?;
-    fs::rename(&draft, path)
+    fs::rename(&draft, path)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -113,6 +134,19 @@ mod tests {
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         drop(left);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_server_left_is_nobodys() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = place(directory.path()).remove(0);
+        let left = leave(place(directory.path()), "{}").unwrap();
+        assert!(open(&path).is_ok());
+        // As a process that is killed: the file stays, its lock goes.
+        let copy = fs::read(&path).unwrap();
+        drop(left);
+        fs::write(&path, copy).unwrap();
+        assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -222,7 +222,6 @@ fn pseudonyms(settings: &Settings) -> anyhow::Result<Pseudonyms> {
 fn leave_credential(house: &House, handle: &dataplane::Handle, left: &mut Option<Left>) {
     match house.ice_servers(handle) {
         Ok(Some(servers)) => {
-            drop(left.take());
             *left = runtime::leave(runtime::places(), &format!("{servers:#}\n"));
         }
         Ok(None) => {}

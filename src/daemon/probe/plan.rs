@@ -68,7 +68,7 @@ fn servers_of_process(arguments: &Probe) -> anyhow::Result<Vec<Server>> {
     let places = runtime::places();
     let mut obstacle = String::new();
     for place in &places {
-        match ice::read_limited(place) {
+        match runtime::open(place).and_then(ice::limited) {
             Ok(text) => {
                 return ice::parse(&text)
                     .map_err(|reason| ice::refusal(place, &reason))
