@@ -266,7 +266,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
                 };
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),
-                    transport = "udp",
+                    transport = tuple.listener.transport().label(),
                     %client,
                     user = %subject,
                     "allocation opened"
@@ -274,6 +274,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
             }
             Record::Closed {
                 id,
+                transport,
                 reason,
                 lived,
                 packets_in,
@@ -281,7 +282,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
             } => {
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),
-                    transport = "udp",
+                    transport = transport.label(),
                     reason = reason.label(),
                     seconds = lived.as_secs(),
                     packets_in,

@@ -13,7 +13,7 @@ use crate::dataplane::turns::{Moment, Turns};
 use crate::turn::credential::Subject;
 use crate::turn::route::Standing;
 use crate::turn::stats::Direction;
-use crate::turn::{AllocationId, EndReason, Event, FiveTuple};
+use crate::turn::{AllocationId, EndReason, Event, FiveTuple, Transport};
 
 /// Records that may wait; more are lost, and counted.
 const WAITING: usize = 4_096;
@@ -34,6 +34,8 @@ pub enum Record {
     Closed {
         /// Its opaque name.
         id: AllocationId,
+        /// How its client spoke to the server.
+        transport: Transport,
         /// Why.
         reason: EndReason,
         /// How long it lived.
@@ -83,6 +85,7 @@ pub(crate) struct Retiring(VecDeque<(Moment, Closed)>);
 #[derive(Debug)]
 struct Closed {
     id: AllocationId,
+    transport: Transport,
     reason: EndReason,
     lived: Duration,
     standing: Arc<Standing>,
@@ -101,6 +104,7 @@ impl Retiring {
             }
             Event::Closed {
                 id,
+                transport,
                 reason,
                 lived,
                 standing,
@@ -109,6 +113,7 @@ impl Retiring {
                     turns.moment(),
                     Closed {
                         id,
+                        transport,
                         reason,
                         lived,
                         standing,
@@ -143,6 +148,7 @@ impl Closed {
     fn record(&self) -> Record {
         Record::Closed {
             id: self.id,
+            transport: self.transport,
             reason: self.reason,
             lived: self.lived,
             packets_in: self.standing.meters.packets(Direction::In),

@@ -98,10 +98,79 @@ impl fmt::Display for RelayedAddr {
     }
 }
 
+/// Between client and server (RFC 8656 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A stream.
+    Tcp,
+    /// A stream within TLS.
+    Tls,
+    /// Datagrams within DTLS.
+    Dtls,
+}
+
+impl Transport {
+    /// All of them, in the order of their bits in a [`ListenerId`].
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
+
+    /// The word that stands for it in logs, labels and configuration.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Dtls => "dtls",
+        }
+    }
+
+    /// Whether messages follow each other without borders (RFC 8489 §6.2.2), in order and without
+    /// loss.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
+    }
+
+    /// Whether a source has answered before its first message is read, by a handshake or a cookie,
+    /// and so is where it says.
+    #[must_use]
+    pub const fn validates_its_source(self) -> bool {
+        !matches!(self, Self::Udp)
+    }
+}
+
 /// Which listener a client uses. It stands for the server's transport address and the transport
-/// in a [`FiveTuple`]; every worker has a socket of its own for each.
+/// in a [`FiveTuple`]. All workers share a UDP listener, each with a socket of its own; a listener
+/// of another transport belongs to one worker, as do the clients that it finds there.
+///
+/// Two bits say the transport, the others the place among the listeners; those of UDP count from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ListenerId(pub u16);
+
+impl ListenerId {
+    /// So many places there are for each transport.
+    pub const PLACES: u16 = 1 << 14;
+
+    /// The listener at `place`, less than [`PLACES`](Self::PLACES), of a transport.
+    #[must_use]
+    pub const fn new(transport: Transport, place: u16) -> Self {
+        Self(((transport as u16) << 14) | (place % Self::PLACES))
+    }
+
+    /// How clients speak to it.
+    #[must_use]
+    pub const fn transport(self) -> Transport {
+        Transport::ALL[(self.0 >> 14) as usize]
+    }
+
+    /// Its place among the listeners.
+    #[must_use]
+    pub const fn place(self) -> u16 {
+        self.0 % Self::PLACES
+    }
+}
 
 /// RFC 8656 §3, 5-tuple: the client's transport address, and by way of the listener the server's
 /// transport address and the transport protocol. An IPv6 flow label is no part of it.
@@ -206,6 +275,17 @@ mod tests {
         assert!(!shown.contains("198") && !shown.contains("4242"), "{shown}");
         assert!(shown.contains("ClientAddr(hidden)") && shown.contains("PeerAddr(hidden)"));
         assert!(format!("{}", RelayedAddr::new(addr)).contains("198.51.100.20:4242"));
+    }
+
+    #[test]
+    fn a_listener_says_its_transport_and_its_place() {
+        for transport in Transport::ALL {
+            for place in [0, 1, ListenerId::PLACES - 1] {
+                let id = ListenerId::new(transport, place);
+                assert_eq!((id.transport(), id.place()), (transport, place));
+            }
+        }
+        assert_eq!(ListenerId::new(Transport::Udp, 7), ListenerId(7));
     }
 
     #[test]

@@ -55,7 +55,7 @@ use rand::{Rng, SeedableRng};
 use crate::proto::{Class, DecodeError, Kind, Message, Method, classify};
 
 pub(crate) use address::TupleKey;
-pub use address::{ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, WorkerId};
+pub use address::{ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, WorkerId};
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
 pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};
@@ -167,6 +167,19 @@ impl<E: Environment> Server<E> {
         now: Tick,
     ) -> Handled {
         self.handle_peer_datagram(id, source.expose(), buf, datagram, now)
+    }
+
+    /// The connection of a stream or DTLS client is gone, and so is what it stood for (RFC 8656
+    /// §3.1: without it the 5-tuple is no more).
+    pub fn handle_disconnected(&mut self, tuple: FiveTuple, now: Tick) {
+        self.settle();
+        self.end(&tuple, EndReason::Disconnected, now);
+    }
+
+    /// Whether a client has an allocation here.
+    #[must_use]
+    pub fn has_allocation(&self, tuple: FiveTuple) -> bool {
+        self.table.by_tuple(&tuple).is_some()
     }
 
     /// Another worker gave this worker's allocation `id` notice; see [`Environment::condemn`].
@@ -400,6 +413,7 @@ impl<E: Environment> Server<E> {
         self.count_allocations();
         self.events.push_back(Event::Closed {
             id: allocation.id,
+            transport: allocation.tuple.listener.transport(),
             reason,
             lived: now.since(allocation.opened),
             standing: allocation.standing,

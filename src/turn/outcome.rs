@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, WorkerId};
+use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, Transport, WorkerId};
 use crate::turn::credential::Subject;
 use crate::turn::route::{AllocationId, Standing};
 use crate::turn::stats::DropReason;
@@ -81,6 +81,8 @@ pub enum EndReason {
     Expired,
     /// Its client gave it up.
     Closed,
+    /// The connection that it was made on is gone.
+    Disconnected,
     /// It was silent, and made way for another one of its user.
     Replaced,
     /// It could not be answered.
@@ -96,6 +98,7 @@ impl EndReason {
         match self {
             Self::Expired => "expired",
             Self::Closed => "closed",
+            Self::Disconnected => "disconnected",
             Self::Replaced => "replaced",
             Self::Refused => "refused",
             Self::Stopped => "stopped",
@@ -119,6 +122,8 @@ pub enum Event {
     Closed {
         /// Its opaque name.
         id: AllocationId,
+        /// How its client spoke to the server.
+        transport: Transport,
         /// Why.
         reason: EndReason,
         /// How long it lived.

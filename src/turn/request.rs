@@ -244,9 +244,10 @@ impl<E: Environment> Server<E> {
     }
 
     /// Whether an unvalidated source may have one more reply. One with an allocation on this
-    /// 5-tuple has echoed a nonce.
+    /// 5-tuple has echoed a nonce, one on a stream a sequence number.
     pub(crate) fn may_answer(&self, tuple: FiveTuple, clock: Clock) -> bool {
-        self.table.by_tuple(&tuple).is_some()
+        tuple.listener.transport().validates_its_source()
+            || self.table.by_tuple(&tuple).is_some()
             || self
                 .environment
                 .allow_unvalidated(tuple.client.expose().ip(), clock.now)

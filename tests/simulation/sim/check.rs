@@ -318,7 +318,7 @@ impl Run {
                 EndReason::Expired => is_over,
                 EndReason::Replaced => allocation.replaced,
                 EndReason::Closed | EndReason::Stopped => true,
-                EndReason::Refused => false,
+                EndReason::Refused | EndReason::Disconnected => false,
             },
             || format!("an allocation closed as {reason:?}"),
         )?;

@@ -300,6 +300,7 @@ impl Run {
                         reason,
                         lived,
                         standing,
+                        ..
                     } => {
                         self.tally.closed += 1;
                         self.closed(worker, id, reason, lived, &standing.meters)?;
