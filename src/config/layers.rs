@@ -128,6 +128,9 @@ impl Settings {
         let unvalidated = self.limits.unvalidated;
         dataplane::Config {
             listen: self.listen.udp.clone(),
+            listen_tcp: Vec::new(),
+            listen_tls: Vec::new(),
+            listen_dtls: Vec::new(),
             listen_buffer: self.listen.receive_buffer,
             relays,
             ports: self.relay.ports.clone(),
@@ -135,6 +138,9 @@ impl Settings {
             relay_buffer: self.relay.receive_buffer,
             dscp: self.relay.dscp,
             workers: self.workers.count.map_or(0, usize::from),
+            stream_workers: 0,
+            proxy_trusted: Vec::new(),
+            tls: None,
             unvalidated: Rate {
                 per_second: unvalidated.per_second,
                 burst: unvalidated.burst,

@@ -6,8 +6,11 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::dataplane::StartError;
-use crate::dataplane::sys::{SocketOptions, UdpSocket, local_addresses};
+use crate::dataplane::connected::StreamWorkers;
+use crate::dataplane::stream::{Acceptor, Spoken};
+use crate::dataplane::sys::{Sharing, SocketOptions, TcpListener, UdpSocket, local_addresses};
+use crate::dataplane::{Config, StartError, system};
+use crate::turn::Transport;
 
 /// A transport address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,17 +76,108 @@ pub(crate) fn bind(
     workers: usize,
     options: &SocketOptions,
 ) -> Result<Vec<UdpSocket>, StartError> {
-    let failed = |source| StartError::Listen { address, source };
+    let failed = refused(Transport::Udp, address);
     // With SO_REUSEPORT a second daemon would join the group of the first and take half its
     // flows; a socket without it finds out whether somebody is there.
-    drop(UdpSocket::relay(address, options).map_err(failed)?);
-    let first = UdpSocket::listener(address, options).map_err(failed)?;
+    drop(UdpSocket::relay(address, options).map_err(&failed)?);
+    let first = UdpSocket::listener(address, options).map_err(&failed)?;
     let address = first.local_addr();
     let mut group = vec![first];
     for _ in 1..workers {
-        group.push(UdpSocket::listener(address, options).map_err(failed)?);
+        group.push(UdpSocket::listener(address, options).map_err(&failed)?);
     }
     Ok(group)
+}
+
+fn refused(transport: Transport, address: SocketAddr) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Listen {
+        transport,
+        address,
+        source,
+    }
+}
+
+/// The sockets of a group, and for each worker beyond them one more of the first, to send by.
+pub(crate) fn for_all(
+    mut group: Vec<UdpSocket>,
+    workers: usize,
+) -> Result<Vec<UdpSocket>, StartError> {
+    while group.len() < workers
+        && let Some(first) = group.first()
+    {
+        group.push(first.try_clone().map_err(system("share a listener"))?);
+    }
+    Ok(group)
+}
+
+/// Where connections are taken.
+#[derive(Debug, Default)]
+pub(crate) struct Acceptors {
+    /// By stream worker.
+    pub(crate) groups: Vec<Vec<Acceptor>>,
+    /// What clients may use, wildcards expanded.
+    pub(crate) bound: Vec<(Transport, SocketAddr)>,
+}
+
+/// Binds the TCP and TLS listeners, a socket per stream worker. A connection has a local address of
+/// its own, so that one socket serves a wildcard, and addresses that come later with it.
+pub(crate) fn accept(config: &Config, workers: StreamWorkers) -> Result<Acceptors, StartError> {
+    let options = SocketOptions {
+        receive_buffer: config.listen_buffer,
+        dscp: config.dscp,
+    };
+    let mut acceptors = Acceptors {
+        groups: (0..workers.count).map(|_| Vec::new()).collect(),
+        bound: Vec::new(),
+    };
+    for (index, (address, spoken)) in (0..).zip(spoken(config)) {
+        let transport = match spoken {
+            Spoken::Plain | Spoken::Both => Transport::Tcp,
+            Spoken::Tls => Transport::Tls,
+        };
+        let failed = refused(transport, address);
+        // As with UDP, a second daemon would join the group of the first.
+        let alone = TcpListener::bind(address, Sharing::Alone, &options).map_err(&failed)?;
+        let address = alone.local_addr();
+        drop(alone);
+        for (worker, group) in (0..).zip(&mut acceptors.groups) {
+            let socket = TcpListener::bind(address, Sharing::Group, &options).map_err(&failed)?;
+            group.push(Acceptor {
+                socket,
+                place: workers.place(index, worker),
+                spoken,
+            });
+        }
+        for wanted in expand(&[address]).map_err(system("list addresses"))? {
+            if spoken != Spoken::Tls {
+                acceptors.bound.push((Transport::Tcp, wanted.address));
+            }
+            if spoken != Spoken::Plain {
+                acceptors.bound.push((Transport::Tls, wanted.address));
+            }
+        }
+    }
+    Ok(acceptors)
+}
+
+/// Each address once, with what is spoken there. Ports that are still to be chosen differ.
+fn spoken(config: &Config) -> Vec<(SocketAddr, Spoken)> {
+    let (tcp, tls) = (&config.listen_tcp, &config.listen_tls);
+    let is_shared = |address: &SocketAddr| {
+        address.port() != 0 && tcp.contains(address) && tls.contains(address)
+    };
+    let plain = tcp.iter().map(|address| {
+        let spoken = if is_shared(address) {
+            Spoken::Both
+        } else {
+            Spoken::Plain
+        };
+        (*address, spoken)
+    });
+    let only_tls = tls.iter().filter(|address| !is_shared(address));
+    plain
+        .chain(only_tls.map(|address| (*address, Spoken::Tls)))
+        .collect()
 }
 
 #[cfg(test)]

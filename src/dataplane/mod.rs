@@ -4,51 +4,58 @@
 //! [`Dataplane::start`] binds every listener before any worker reads, and from then on only
 //! [`Handle`] speaks to the workers: it reads counters and leaves bounded commands.
 
+mod connected;
 mod directory;
 mod journal;
 mod listeners;
 mod outgoing;
 mod owners;
+pub mod proxy;
+mod ring;
 mod shared;
 mod source;
+mod start;
+mod stream;
 mod surroundings;
 pub mod sys;
+pub mod tls;
 mod turns;
 mod worker;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
+use ipnet::IpNet;
 use tokio::sync::mpsc;
 
-use crate::turn::ports::{PortCounts, PortPool};
+use crate::turn::ports::PortCounts;
 use crate::turn::stats::Counters;
-use crate::turn::unvalidated::{Rate, Unvalidated};
-use crate::turn::{ListenerId, Server, ServerConfig, WorkerId};
+use crate::turn::unvalidated::Rate;
+use crate::turn::{ListenerId, ServerConfig, Transport};
 
 pub use journal::Record;
 pub use shared::RelayAddress;
 
-use directory::Directory;
-use journal::Journal;
-use shared::{Command, MAILBOX, Mailbox, Shared};
-use surroundings::Surroundings;
-use sys::{Poller, SocketOptions, UdpSocket, Waker};
-use worker::{Parts, Worker};
+use shared::{Command, Shared};
+use sys::SocketOptions;
+use tls::TlsKeys;
 
 /// What the data plane is told.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// UDP listeners; a wildcard stands for every local address of its family.
     pub listen: Vec<SocketAddr>,
+    /// TCP listeners. On an address that is a TLS listener too, the first byte tells which it is.
+    pub listen_tcp: Vec<SocketAddr>,
+    /// TLS listeners.
+    pub listen_tls: Vec<SocketAddr>,
+    /// DTLS listeners, none of them a UDP listener.
+    pub listen_dtls: Vec<SocketAddr>,
     /// Bytes asked for each listener's receive buffer.
     pub listen_buffer: usize,
     /// Relay IP addresses.
@@ -63,6 +70,12 @@ pub struct Config {
     pub dscp: u8,
     /// How many workers; 0 is one per core that this process may use.
     pub workers: usize,
+    /// How many stream workers; 0 is as many as there are workers, at most 8.
+    pub stream_workers: usize,
+    /// Networks from which a PROXY protocol header tells the client's address.
+    pub proxy_trusted: Vec<IpNet>,
+    /// Certificates and keys, there when a TLS or DTLS listener is.
+    pub tls: Option<Arc<TlsKeys>>,
     /// The cap on replies to unvalidated sources.
     pub unvalidated: Rate,
 }
@@ -71,8 +84,10 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener could not be bound.
-    #[error("cannot listen on {address}{}", remedy(source))]
+    #[error("cannot listen on {address} ({}){}", transport.label(), remedy(*transport, source))]
     Listen {
+        /// For clients of this transport.
+        transport: Transport,
         /// Where.
         address: SocketAddr,
         /// Why.
@@ -92,18 +107,21 @@ pub enum StartError {
 }
 
 /// What an operator may do about a listener that was refused.
-fn remedy(error: &io::Error) -> &'static str {
+fn remedy(transport: Transport, error: &io::Error) -> String {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
-    let kind = error.kind();
+    let (kind, name) = (error.kind(), transport.label());
+    let sockets = if transport.is_stream() { "t" } else { "u" };
     if kind == AddrInUse {
-        " (another program does, or another taciturn; `ss -ulpn` names it; listen.udp or \
-         --listen-udp takes another port)"
+        format!(
+            " (another program does, or another taciturn; `ss -{sockets}lpn` names it; \
+             listen.{name} or --listen-{name} takes another port)"
+        )
     } else if kind == AddrNotAvailable {
-        " (listen.udp names an address that this machine does not have)"
+        format!(" (listen.{name} names an address that this machine does not have)")
     } else if kind == PermissionDenied {
-        " (ports below 1024 take CAP_NET_BIND_SERVICE)"
+        " (ports below 1024 take CAP_NET_BIND_SERVICE)".to_owned()
     } else {
-        ""
+        String::new()
     }
 }
 
@@ -120,6 +138,8 @@ pub struct Handle {
     shared: Arc<Shared>,
     counters: Arc<[Arc<Counters>]>,
     listeners: Arc<Mutex<Vec<SocketAddr>>>,
+    /// Where clients of other transports than UDP are taken; these never change.
+    others: Arc<[(Transport, SocketAddr)]>,
     config: Arc<Config>,
     lost: Arc<AtomicU64>,
 }
@@ -143,75 +163,7 @@ impl Dataplane {
         config: Config,
         server: Arc<ServerConfig>,
     ) -> Result<(Self, mpsc::Receiver<Record>), StartError> {
-        let cpus = sys::allowed_cpus();
-        let workers = match config.workers {
-            0 => cpus.len().max(1),
-            count => count,
-        };
-        let (groups, bound) = bind_all(workers, &config)?;
-        let (mailboxes, receivers): (Vec<_>, Vec<_>) = (0..workers)
-            .map(|_| {
-                let (sender, receiver) = sync_channel(MAILBOX);
-                Waker::new().map(|waker| (Mailbox { sender, waker }, receiver))
-            })
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(system("make a mailbox"))?
-            .into_iter()
-            .unzip();
-        let advertised: Vec<IpAddr> = config.relays.iter().map(|relay| relay.advertised).collect();
-        let rng = StdRng::from_seed(entropy()?);
-        let shared = Arc::new(Shared::new(
-            config.relays.clone(),
-            Directory::new(&advertised, &config.ports),
-            PortPool::new(&advertised, &config.ports, config.port_rest, rng),
-            Unvalidated::new(config.unvalidated),
-            mailboxes,
-        ));
-        let (journal, records) = Journal::new();
-
-        // Every worker is whole before the first one reads.
-        let mut ready = Vec::new();
-        for ((id, mailbox), sockets) in (0..).map(WorkerId).zip(receivers).zip(groups) {
-            let poller = Poller::new().map_err(system("open epoll"))?;
-            let options = SocketOptions {
-                receive_buffer: config.relay_buffer,
-                dscp: config.dscp,
-            };
-            let surroundings = Surroundings::new(Arc::clone(&shared), id, poller, options);
-            let turn = Server::new(Arc::clone(&server), surroundings, id, entropy()?);
-            let waker = shared.mailboxes[usize::from(id.0)].waker.clone();
-            ready.push((
-                Arc::clone(turn.counters()),
-                Worker::new(Parts {
-                    id,
-                    shared: Arc::clone(&shared),
-                    server: turn,
-                    listeners: sockets,
-                    mailbox,
-                    waker,
-                    journal: journal.clone(),
-                })
-                .map_err(system("watch a listener"))?,
-            ));
-        }
-        let (counters, workers): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
-        let mut threads = Vec::new();
-        for (index, worker) in workers.into_iter().enumerate() {
-            // With more workers than cores, pinning would only make them wait for each other.
-            let cpu = cpus
-                .get(index)
-                .copied()
-                .filter(|_| config.workers <= cpus.len());
-            threads.push(spawn(index, cpu, worker)?);
-        }
-        let handle = Handle {
-            shared,
-            counters: counters.into(),
-            listeners: Arc::new(Mutex::new(bound)),
-            config: Arc::new(config),
-            lost: journal.lost(),
-        };
-        Ok((Self { handle, threads }, records))
+        start::start(config, &server)
     }
 
     /// What may be asked of the workers.
@@ -252,6 +204,15 @@ impl Handle {
         self.lost.load(Ordering::Relaxed)
     }
 
+    /// Where clients are listened to, by transport.
+    #[must_use]
+    pub fn listening(&self) -> Vec<(Transport, SocketAddr)> {
+        let udp = self.listeners().into_iter();
+        udp.map(|address| (Transport::Udp, address))
+            .chain(self.others.iter().copied())
+            .collect()
+    }
+
     /// The transport addresses that are listened on, by [`ListenerId`].
     #[must_use]
     pub fn listeners(&self) -> Vec<SocketAddr> {
@@ -286,9 +247,11 @@ impl Handle {
             if address.port() == 0 || known.contains(&address) {
                 continue;
             }
-            match listeners::bind(address, self.shared.mailboxes.len(), &options) {
-                Ok(group) => {
-                    for (mailbox, socket) in self.shared.mailboxes.iter().zip(group) {
+            let workers = usize::from(self.shared.stream_workers.first);
+            let bound = listeners::bind(address, workers, &options);
+            match bound.and_then(|group| listeners::for_all(group, self.shared.mailboxes.len())) {
+                Ok(sockets) => {
+                    for (mailbox, socket) in self.shared.mailboxes.iter().zip(sockets) {
                         mailbox.insist(Command::Listen(ListenerId(place), Box::new(socket)));
                     }
                     known.push(address);
@@ -309,73 +272,6 @@ impl Handle {
     }
 }
 
-/// Sockets by worker, and the addresses they are bound to.
-fn bind_all(
-    workers: usize,
-    config: &Config,
-) -> Result<(Vec<Vec<UdpSocket>>, Vec<SocketAddr>), StartError> {
-    let options = SocketOptions {
-        receive_buffer: config.listen_buffer,
-        dscp: config.dscp,
-    };
-    let mut groups: Vec<Vec<UdpSocket>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut bound = Vec::new();
-    for wanted in listeners::expand(&config.listen).map_err(system("list addresses"))? {
-        let sockets = match listeners::bind(wanted.address, workers, &options) {
-            Ok(sockets) => sockets,
-            Err(error) if wanted.may_come_later(&error) => continue,
-            Err(error) => return Err(error),
-        };
-        bound.extend(sockets.first().map(UdpSocket::local_addr));
-        for (group, socket) in groups.iter_mut().zip(sockets) {
-            group.push(socket);
-        }
-    }
-    if bound.is_empty() {
-        return Err(StartError::NoListener);
-    }
-    Ok((groups, bound))
-}
-
-fn spawn(index: usize, cpu: Option<usize>, worker: Worker) -> Result<JoinHandle<()>, StartError> {
-    std::thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || {
-            let _guard = EndOnPanic;
-            if let Some(cpu) = cpu
-                && let Err(error) = sys::pin_current_thread(cpu)
-            {
-                tracing::warn!(worker = index, %error, "a worker is not pinned to its core");
-            }
-            if let Err(error) = worker.run() {
-                tracing::error!(worker = index, %error, "a worker cannot go on");
-                std::process::abort();
-            }
-        })
-        .map_err(system("start a worker"))
-}
-
-/// A worker that panicked holds allocations that nobody else can serve: the process ends, and
-/// whoever watches it starts it anew.
-struct EndOnPanic;
-
-impl Drop for EndOnPanic {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            std::process::abort();
-        }
-    }
-}
-
 fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {
     move |source| StartError::System { what, source }
-}
-
-/// Random bytes from the system, for a CSPRNG.
-fn entropy() -> Result<[u8; 32], StartError> {
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed)
-        .map_err(io::Error::from)
-        .map_err(system("get random bytes"))?;
-    Ok(seed)
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
 
+use crate::dataplane::connected::StreamWorkers;
 use crate::dataplane::directory::Directory;
 use crate::dataplane::owners::Owners;
 use crate::dataplane::sys::{Ecn, UdpSocket, Waker};
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Vec<Mailbox>,
     /// Relay IPs as clients are told them, each with the local one that it is bound to.
     pub(crate) relays: Vec<RelayAddress>,
+    /// Whose the clients are that are not on UDP.
+    pub(crate) stream_workers: StreamWorkers,
     ports: Mutex<PortPool>,
     users: Mutex<Users>,
 }
@@ -101,6 +104,7 @@ impl Shared {
         ports: PortPool,
         unvalidated: Unvalidated,
         mailboxes: Vec<Mailbox>,
+        stream_workers: StreamWorkers,
     ) -> Self {
         Self {
             directory,
@@ -109,6 +113,7 @@ impl Shared {
             unvalidated,
             mailboxes,
             relays,
+            stream_workers,
             ports: Mutex::new(ports),
             users: Mutex::default(),
         }

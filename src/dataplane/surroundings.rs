@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use slab::Slab;
 
 use crate::dataplane::shared::{Command, Shared};
 use crate::dataplane::source::Source;
-use crate::dataplane::sys::{Poller, Ready, SocketOptions, UdpSocket, Waker};
+use crate::dataplane::sys::{Interest, Poller, Ready, SocketOptions, UdpSocket, Waker};
 use crate::turn::credential::Subject;
 use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
 use crate::turn::quota::Admitted;
@@ -84,9 +85,24 @@ impl Surroundings {
         self.poller.wait(timeout)
     }
 
-    /// Has the poller watch a listener.
-    pub(crate) fn watch(&self, socket: &UdpSocket, source: Source) -> io::Result<()> {
+    /// Has the poller watch a socket until it can be read from.
+    pub(crate) fn watch(&self, socket: impl AsFd, source: Source) -> io::Result<()> {
         self.poller.add(socket, source.token())
+    }
+
+    /// Changes what a watched socket is waited for.
+    pub(crate) fn rewatch(&self, socket: impl AsFd, source: Source, interest: Interest) {
+        if let Err(error) = self.poller.change(socket, source.token(), interest) {
+            tracing::debug!(%error, "a connection was not in the poller");
+        }
+    }
+
+    /// Has the poller no longer watch it.
+    pub(crate) fn unwatch(&self, socket: impl AsFd) {
+        if let Err(error) = self.poller.remove(socket) {
+            // Closing it takes it out all the same.
+            tracing::debug!(%error, "a socket was not in the poller");
+        }
     }
 
     /// Has the poller watch the mailbox.
@@ -195,10 +211,8 @@ impl Environment for Surroundings {
     fn close_socket(&mut self, relayed: RelayedAddr) {
         if let Some(slot) = self.relays.by_relayed.remove(&relayed)
             && let Some(relay) = self.relays.slots.try_remove(slot)
-            && let Err(error) = self.poller.remove(&relay.socket)
         {
-            // Closing the socket takes it out of the poller all the same.
-            tracing::debug!(%error, "a relay socket was not in the poller");
+            self.unwatch(&relay.socket);
         }
     }
 

@@ -13,28 +13,29 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use crate::dataplane::connected::Connected;
 use crate::dataplane::journal::{Journal, Retiring};
 use crate::dataplane::outgoing::Outgoing;
 use crate::dataplane::shared::{Command, Shared};
 use crate::dataplane::source::Source;
+use crate::dataplane::stream::{At, Worth};
 use crate::dataplane::surroundings::Surroundings;
-use crate::dataplane::sys::{
-    self, Ecn, HEADROOM, Packet, Received, RecvBatch, TAILROOM, UdpSocket, Waker,
-};
+use crate::dataplane::sys::{self, Ecn, HEADROOM, Packet, RecvBatch, TAILROOM, UdpSocket, Waker};
+use crate::proto::MAX_STREAM_MESSAGE;
 use crate::turn::stats::{Counters, DropReason};
 use crate::turn::{
     AllocationId, ClientAddr, Clock, FiveTuple, Forward, Handled, Head, ListenerId, PeerAddr,
-    Server, Target, Tick, WorkerId,
+    Server, Target, Tick, Transport, WorkerId,
 };
 
 /// Datagrams received at once.
 const BATCH: usize = 32;
-/// The largest datagram.
-const LARGEST: usize = 65_535;
+/// The longest message: of a stream, a little more than any datagram.
+const LARGEST: usize = MAX_STREAM_MESSAGE;
 /// From how many packets on the server looks ahead; fewer hardly wait for each other's memory.
 const WORTH_LOOKING_AHEAD: usize = 4;
 /// Batches taken from one socket in one turn.
-const BUDGET: usize = 4;
+pub(super) const BUDGET: usize = 4;
 const ZEROS: [u8; 4] = [0; 4];
 /// How long a worker sleeps while somebody may still hold what it withdrew.
 const RETIRE: Duration = Duration::from_millis(5);
@@ -45,10 +46,23 @@ pub(crate) struct Parts {
     pub(crate) id: WorkerId,
     pub(crate) shared: Arc<Shared>,
     pub(crate) server: Server<Surroundings>,
+    /// By which it sends to UDP clients.
     pub(crate) listeners: Vec<UdpSocket>,
+    /// Whether it reads from them too.
+    pub(crate) reads: Reads,
+    pub(crate) connected: Connected,
     pub(crate) mailbox: Receiver<Command>,
     pub(crate) waker: Waker,
     pub(crate) journal: Journal,
+}
+
+/// From which of its sockets a worker reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// A UDP worker's: its listeners, and the relay sockets of its allocations.
+    Listeners,
+    /// A stream worker's: its connections, and those relay sockets.
+    Connections,
 }
 
 /// The worker itself.
@@ -56,10 +70,12 @@ pub(crate) struct Parts {
 pub(crate) struct Worker {
     id: WorkerId,
     shared: Arc<Shared>,
-    server: Server<Surroundings>,
-    counters: Arc<Counters>,
+    pub(super) server: Server<Surroundings>,
+    pub(super) counters: Arc<Counters>,
+    reads: Reads,
     outgoing: Outgoing,
-    incoming: RecvBatch,
+    pub(super) connected: Connected,
+    pub(super) incoming: RecvBatch,
     /// When the batch that is being filled was begun.
     now: Tick,
     spare: Box<[u8]>,
@@ -71,16 +87,24 @@ pub(crate) struct Worker {
 
 /// By which socket a datagram came in.
 #[derive(Debug, Clone, Copy)]
-enum Door {
-    /// A client's, at a listener.
-    Listener(ListenerId),
+pub(super) enum Door {
+    /// A client's.
+    Client(FiveTuple),
     /// A peer's, at a relay socket of this allocation.
+    Relay(AllocationId, PeerAddr),
+}
+
+/// A socket that is drained.
+#[derive(Debug, Clone, Copy)]
+enum Socket {
+    Listener(ListenerId),
+    /// Of this allocation.
     Relay(AllocationId),
 }
 
 /// Whether the loop goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Course {
+pub(super) enum Course {
     Run,
     Stop,
 }
@@ -95,7 +119,9 @@ impl Worker {
             id: parts.id,
             shared: parts.shared,
             server,
+            reads: parts.reads,
             outgoing: Outgoing::new(BATCH, Arc::clone(&counters)),
+            connected: parts.connected,
             counters,
             incoming: RecvBatch::new(BATCH, LARGEST),
             now: Tick::default(),
@@ -108,7 +134,16 @@ impl Worker {
         for (place, socket) in (0..).zip(parts.listeners) {
             worker.listen(ListenerId(place), socket)?;
         }
+        worker
+            .connected
+            .streams
+            .watch(worker.server.environment())?;
         Ok(worker)
+    }
+
+    /// What it counts.
+    pub(crate) const fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// Runs until it is told to stop.
@@ -145,9 +180,14 @@ impl Worker {
         let waits_for_others =
             !self.retiring.is_empty() || !self.server.environment_mut().leave_notices();
         // Rounded up, so that the deadline has passed when the worker wakes.
-        let next = self
-            .server
-            .poll_timeout()
+        let deadlines = [
+            self.server.poll_timeout(),
+            self.connected.streams.poll_timeout(),
+        ];
+        let next = deadlines
+            .into_iter()
+            .flatten()
+            .min()
             .filter(|at| *at < Tick::from_nanos(u64::MAX))
             .map(|at| at.since(now) + Duration::from_millis(1));
         if waits_for_others {
@@ -163,9 +203,15 @@ impl Worker {
             match Source::of(token) {
                 Source::Mailbox => course = self.read_mailbox(clock),
                 source @ (Source::Listener(_) | Source::Relay { .. }) => self.drain(source, clock),
+                Source::Acceptor(index) => self.accept(index, clock),
+                Source::Connection { slot, generation } => {
+                    self.read_connection(At { slot, generation }, clock);
+                }
+                Source::Dtls(_) => {}
             }
         }
         self.flush();
+        self.sweep_streams(clock.now);
         if self.server.poll_timeout().is_some_and(|at| at <= clock.now) {
             self.server.handle_timeout(clock.now);
         }
@@ -176,10 +222,13 @@ impl Worker {
     }
 
     fn listen(&mut self, id: ListenerId, socket: UdpSocket) -> io::Result<()> {
-        let watched = self
-            .server
-            .environment()
-            .watch(&socket, Source::Listener(id.0));
+        let watched = match self.reads {
+            Reads::Listeners => {
+                let house = self.server.environment();
+                house.watch(&socket, Source::Listener(id.0))
+            }
+            Reads::Connections => Ok(()),
+        };
         // It has its place even if it cannot be read from, so that those after it have theirs.
         self.outgoing.listen(socket);
         watched
@@ -187,6 +236,7 @@ impl Worker {
 
     fn read_mailbox(&mut self, clock: Clock) -> Course {
         self.waker.drain();
+        self.connected.drain(clock.now);
         while let Ok(command) = self.mailbox.try_recv() {
             match command {
                 Command::Datagram { tuple, bytes, ecn } => {
@@ -202,6 +252,7 @@ impl Worker {
                 }
                 Command::Reconfigure(config) => self.server.reconfigure(config, clock.now),
                 Command::Stop => {
+                    self.connected.streams.close_all(self.server.environment());
                     self.server.stop(clock.now);
                     return Course::Stop;
                 }
@@ -214,40 +265,33 @@ impl Worker {
     /// other sockets, when the batch is full or the turn ends.
     fn drain(&mut self, source: Source, turn: Clock) {
         for _ in 0..BUDGET {
-            if self.incoming.free() == 0 {
-                self.flush();
-            }
-            if self.incoming.free() == BATCH {
-                // Anew for each batch, so that no deadline is passed by the length of a turn.
-                self.now = tick();
-            }
-            let clock = Clock {
-                now: self.now,
-                ..turn
-            };
+            let clock = self.begin_batch(turn);
             let free = self.incoming.free();
             let (socket, door, limit) = match source {
-                Source::Mailbox => return,
                 Source::Listener(place) => match self.outgoing.listener(ListenerId(place)) {
-                    Some(socket) => (socket, Door::Listener(ListenerId(place)), free),
+                    Some(socket) => (socket, Socket::Listener(ListenerId(place)), free),
                     None => return,
                 },
                 Source::Relay { slot, generation } => {
                     match self.server.environment().relay_at(slot, generation) {
                         Some(relay) => (
                             &relay.socket,
-                            Door::Relay(relay.id),
+                            Socket::Relay(relay.id),
                             relay.expected.min(free),
                         ),
                         None => return,
                     }
                 }
+                Source::Mailbox
+                | Source::Acceptor(_)
+                | Source::Dtls(_)
+                | Source::Connection { .. } => return,
             };
             let Ok(received) = self.incoming.receive(socket, limit) else {
                 return;
             };
             let count = received.len();
-            if let Door::Listener(listener) = door
+            if let Socket::Listener(listener) = door
                 && count >= WORTH_LOOKING_AHEAD
             {
                 let incoming = &self.incoming;
@@ -272,17 +316,40 @@ impl Worker {
         }
     }
 
+    /// Makes room for another batch if there is none; the moment at which it is handled.
+    pub(super) fn begin_batch(&mut self, turn: Clock) -> Clock {
+        if self.incoming.free() == 0 {
+            self.flush();
+        }
+        if self.incoming.free() == BATCH {
+            // Anew for each batch, so that no deadline is passed by the length of a turn.
+            self.now = tick();
+        }
+        Clock {
+            now: self.now,
+            ..turn
+        }
+    }
+
     /// What was received goes on, and its slots are free.
     fn flush(&mut self) {
         self.server.settle();
         self.outgoing
             .flush(&self.incoming, self.server.environment());
+        self.connected.flush(self.server.environment());
         self.incoming.clear();
     }
 
     /// What is in slot `index` of the batch came in by `door`: a datagram, or several of one flow.
-    fn handle(&mut self, index: usize, door: Door, clock: Clock) {
+    fn handle(&mut self, index: usize, socket: Socket, clock: Clock) {
         let received = self.incoming.datagram(index);
+        let door = match socket {
+            Socket::Listener(listener) => Door::Client(FiveTuple {
+                client: ClientAddr::new(received.source),
+                listener,
+            }),
+            Socket::Relay(id) => Door::Relay(id, PeerAddr::new(received.source)),
+        };
         if received.truncated {
             self.counters.dropped(DropReason::TooLarge, 1);
             return;
@@ -299,8 +366,8 @@ impl Worker {
                     stop,
                     end,
                 },
-                &received,
                 door,
+                received.ecn,
                 clock,
             );
             start = stop;
@@ -310,7 +377,7 @@ impl Worker {
         }
     }
 
-    fn handle_segment(&mut self, segment: Segment, received: &Received, door: Door, clock: Clock) {
+    pub(super) fn handle_segment(&mut self, segment: Segment, door: Door, ecn: Ecn, clock: Clock) {
         let (slot, _) = self.incoming.slot(segment.index);
         let room = segment.room(slot.len());
         let offset = room.start;
@@ -319,27 +386,18 @@ impl Worker {
             return;
         };
         match door {
-            Door::Listener(listener) => {
-                let client = ClientAddr::new(received.source);
-                let tuple = FiveTuple { client, listener };
-                match self.server.handle_client(tuple, buf, datagram, clock) {
-                    Handled::Forward(forward) => {
-                        self.forward(segment.index, offset, forward, received.ecn);
-                    }
-                    Handled::Answer => self.answer(tuple),
-                    Handled::Elsewhere(owner) => {
-                        self.hand_over(owner, tuple, segment, received.ecn)
-                    }
-                    Handled::Consumed | Handled::Dropped(_) => {}
-                }
-            }
-            Door::Relay(id) => {
-                let source = PeerAddr::new(received.source);
+            Door::Client(tuple) => match self.server.handle_client(tuple, buf, datagram, clock) {
+                Handled::Forward(forward) => self.forward(segment.index, offset, forward, ecn),
+                Handled::Answer => self.answer(tuple),
+                Handled::Elsewhere(owner) => self.hand_over(owner, tuple, segment, ecn),
+                Handled::Consumed | Handled::Dropped(_) => {}
+            },
+            Door::Relay(id, source) => {
                 let handled = self
                     .server
                     .handle_peer(id, source, buf, datagram, clock.now);
                 if let Handled::Forward(forward) = handled {
-                    self.forward(segment.index, offset, forward, received.ecn);
+                    self.forward(segment.index, offset, forward, ecn);
                 }
             }
         }
@@ -376,6 +434,13 @@ impl Worker {
             range: forward.range.start + offset..forward.range.end + offset,
             padding: forward.padding,
         };
+        if let Some(tuple) = connected(forward.to) {
+            let payload = self.incoming.bytes(packet.slot, packet.range);
+            let padding = ZEROS.get(..packet.padding).unwrap_or_default();
+            let parts = [packet.head, payload.unwrap_or_default(), padding];
+            self.connected.push(tuple, parts, Worth::Packet, self.now);
+            return;
+        }
         let relays = self.server.environment();
         self.outgoing
             .push(&packet, forward.to, ecn, &self.incoming, relays);
@@ -383,6 +448,11 @@ impl Worker {
 
     /// The answer leaves in its turn with what else leaves by the listener.
     fn answer(&mut self, tuple: FiveTuple) {
+        if tuple.listener.transport() != Transport::Udp {
+            let parts = [self.server.answer(), &[], &[]];
+            self.connected.push(tuple, parts, Worth::Answer, self.now);
+            return;
+        }
         let packet = Packet {
             head: self.server.answer(),
             ..Packet::default()
@@ -410,9 +480,14 @@ impl Worker {
                 };
                 let bytes = self.spare.get(forward.range).unwrap_or_default();
                 let padding = ZEROS.get(..forward.padding).unwrap_or_default();
-                let relays = self.server.environment();
-                self.outgoing
-                    .send([head, bytes, padding], forward.to, ecn, relays);
+                let parts = [head, bytes, padding];
+                match connected(forward.to) {
+                    Some(tuple) => self.connected.push(tuple, parts, Worth::Packet, clock.now),
+                    None => {
+                        let relays = self.server.environment();
+                        self.outgoing.send(parts, forward.to, ecn, relays);
+                    }
+                }
             }
             Handled::Answer => {
                 let parts = [self.server.answer(), &[], &[]];
@@ -426,13 +501,23 @@ impl Worker {
     }
 }
 
+/// The client that a packet goes to, if it is not on plain UDP.
+const fn connected(to: Target) -> Option<FiveTuple> {
+    match to {
+        Target::Client(tuple) if !matches!(tuple.listener.transport(), Transport::Udp) => {
+            Some(tuple)
+        }
+        Target::Client(_) | Target::Peer { .. } => None,
+    }
+}
+
 /// Bytes `start..stop` of slot `index`, whose last used byte is in front of `end`.
 #[derive(Debug, Clone, Copy)]
-struct Segment {
-    index: usize,
-    start: usize,
-    stop: usize,
-    end: usize,
+pub(super) struct Segment {
+    pub(super) index: usize,
+    pub(super) start: usize,
+    pub(super) stop: usize,
+    pub(super) end: usize,
 }
 
 impl Segment {

@@ -52,7 +52,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::proto::{Class, DecodeError, Kind, Message, Method, classify};
+use crate::proto::{ChannelRange, Class, DecodeError, Kind, Message, Method, classify};
 
 pub(crate) use address::TupleKey;
 pub use address::{ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, WorkerId};
@@ -174,6 +174,12 @@ impl<E: Environment> Server<E> {
     pub fn handle_disconnected(&mut self, tuple: FiveTuple, now: Tick) {
         self.settle();
         self.end(&tuple, EndReason::Disconnected, now);
+    }
+
+    /// Which channel numbers there are, for whoever finds the borders in a stream.
+    #[must_use]
+    pub fn channels(&self) -> ChannelRange {
+        self.config.channels
     }
 
     /// Whether a client has an allocation here.

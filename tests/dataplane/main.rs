@@ -20,3 +20,4 @@ mod misdirected;
 mod relay;
 mod sockets;
 mod strangers;
+mod streams;

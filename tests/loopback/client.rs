@@ -1,4 +1,4 @@
-//! A TURN client on a UDP socket of its own. It takes up challenges, sends a request again until
+//! A TURN client on a UDP socket of its own, or on a connection. It takes up challenges, sends a request again until
 //! it is answered, and keeps what arrives meanwhile.
 #![expect(
     clippy::unwrap_used,
@@ -19,6 +19,7 @@ use taciturn::proto::{
 
 use super::PATIENCE;
 use super::message::{Answer, Build, Received, is_signed, key};
+use super::stream::Stream;
 
 /// The code of a success response, as [`Answer::code`] gives it.
 pub(crate) const SUCCESS: u16 = 0;
@@ -35,6 +36,8 @@ pub(crate) struct Credential {
 /// A client with at most one allocation.
 pub(crate) struct Client {
     pub(crate) socket: UdpSocket,
+    /// What it speaks over instead of the socket.
+    pub(crate) stream: Option<Stream>,
     pub(crate) server: SocketAddr,
     pub(crate) credential: Credential,
     /// What the last challenge said.
@@ -58,6 +61,7 @@ impl Client {
     pub(crate) fn at(local: IpAddr, server: SocketAddr, credential: Credential) -> Self {
         Self {
             socket: UdpSocket::bind(SocketAddr::new(local, 0)).unwrap(),
+            stream: None,
             server,
             credential,
             realm: None,
@@ -67,12 +71,27 @@ impl Client {
         }
     }
 
+    /// A client on a connection.
+    pub(crate) fn over(stream: Stream, credential: Credential) -> Self {
+        let server = stream.socket.peer_addr().unwrap();
+        Self {
+            stream: Some(stream),
+            ..Self::new(server, credential)
+        }
+    }
+
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.socket.local_addr().unwrap()
+        match &self.stream {
+            Some(stream) => stream.socket.local_addr().unwrap(),
+            None => self.socket.local_addr().unwrap(),
+        }
     }
 
     /// Sends bytes as they are.
     pub(crate) fn send_raw(&self, bytes: &[u8]) {
+        if let Some(stream) = &self.stream {
+            return stream.send(bytes);
+        }
         assert_eq!(
             self.socket.send_to(bytes, self.server).unwrap(),
             bytes.len()
@@ -159,7 +178,10 @@ impl Client {
         }
     }
 
-    fn read(&self, deadline: Instant) -> Option<Vec<u8>> {
+    fn read(&mut self, deadline: Instant) -> Option<Vec<u8>> {
+        if let Some(stream) = &mut self.stream {
+            return stream.receive(deadline);
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         let left = left.max(Duration::from_millis(1));
         self.socket.set_read_timeout(Some(left)).unwrap();

@@ -11,6 +11,7 @@ pub(crate) mod kernel;
 #[path = "../world/message.rs"]
 pub(crate) mod message;
 pub(crate) mod plane;
+pub(crate) mod stream;
 pub(crate) mod wire;
 
 use std::thread;

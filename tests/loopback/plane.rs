@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use taciturn::dataplane::tls::{KeyFiles, TlsKeys};
 use taciturn::dataplane::{Config, Dataplane, Handle, Record, RelayAddress};
 use taciturn::proto::{AddressFamily, ChannelRange};
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, mint};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
-use taciturn::turn::{Bind, NonceKey, ServerConfig};
+use taciturn::turn::{Bind, NonceKey, ServerConfig, Transport};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Credential};
 use super::eventually;
+use super::stream::{Stream, certificate};
 
 pub(crate) const V4: AddressFamily = AddressFamily::V4;
 pub(crate) const V6: AddressFamily = AddressFamily::V6;
@@ -37,6 +39,11 @@ pub(crate) struct Setup {
     pub(crate) fleet: Vec<FleetNode>,
     pub(crate) allow: Vec<&'static str>,
     pub(crate) strict: bool,
+    /// Stream workers; 0 is no TCP and no TLS.
+    pub(crate) stream_workers: usize,
+    /// Whether TCP and TLS share a port.
+    pub(crate) one_port: bool,
+    pub(crate) trusted: Vec<&'static str>,
 }
 
 impl Setup {
@@ -57,6 +64,17 @@ impl Setup {
             fleet: Vec::new(),
             allow: Vec::new(),
             strict: false,
+            stream_workers: 0,
+            one_port: false,
+            trusted: Vec::new(),
+        }
+    }
+
+    /// The default policy with TCP and TLS listeners.
+    pub(crate) fn streams(workers: usize) -> Self {
+        Self {
+            stream_workers: workers,
+            ..Self::relay(workers)
         }
     }
 
@@ -71,11 +89,23 @@ impl Setup {
 
     pub(crate) fn start(self) -> Plane {
         let relays = vec![self.v4, self.v6];
+        let here = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+        let at = if self.one_port { free_tcp_port() } else { here };
+        let streams: Vec<SocketAddr> = (self.stream_workers > 0)
+            .then_some(at)
+            .into_iter()
+            .collect();
+        let directory = tempfile::tempdir().unwrap();
+        let [cert, key] = certificate(directory.path(), "turn.test");
+        let keys = TlsKeys::load(vec![KeyFiles { cert, key }]).unwrap();
         let config = Config {
             listen: vec![
                 SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
                 SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
             ],
+            listen_tcp: streams.clone(),
+            listen_tls: streams,
+            listen_dtls: Vec::new(),
             listen_buffer: 1 << 20,
             relays: relays.clone(),
             ports: self.ports.clone(),
@@ -83,6 +113,13 @@ impl Setup {
             relay_buffer: 1 << 20,
             dscp: self.dscp,
             workers: self.workers,
+            stream_workers: self.stream_workers,
+            proxy_trusted: self
+                .trusted
+                .iter()
+                .map(|net| net.parse().unwrap())
+                .collect(),
+            tls: Some(Arc::new(keys)),
             unvalidated: Rate {
                 per_second: 10_000,
                 burst: 10_000,
@@ -149,6 +186,34 @@ impl Plane {
         self.users += 1;
         let user = format!("user-{}", self.users);
         Client::new(self.listener(family), credential(&user, unix() + 3_600))
+    }
+
+    /// Where clients of this transport reach it.
+    pub(crate) fn reached_over(&self, transport: Transport) -> SocketAddr {
+        let listening = self.handle.listening().into_iter();
+        let mut over = listening.filter(|(other, _)| *other == transport);
+        over.next().unwrap().1
+    }
+
+    /// A client of a user of its own, over this transport and IPv4.
+    pub(crate) fn client_over(&mut self, transport: Transport) -> Client {
+        let mut client = self.client(V4);
+        let server = self.reached_over(transport);
+        client.stream = match transport {
+            Transport::Udp | Transport::Dtls => None,
+            Transport::Tcp => Some(Stream::tcp(server)),
+            Transport::Tls => Some(Stream::tls(server)),
+        };
+        client.server = server;
+        client
+    }
+
+    /// The same with a relayed address.
+    #[track_caller]
+    pub(crate) fn party_over(&mut self, transport: Transport) -> (Client, SocketAddr) {
+        let mut client = self.client_over(transport);
+        let relayed = client.allocate(V4);
+        (client, relayed)
     }
 
     /// A client over this family with a relayed address of the same.
@@ -244,6 +309,12 @@ pub(crate) fn credential(user: &str, expires: u64) -> Credential {
 pub(crate) fn unix() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.unwrap().as_secs()
+}
+
+fn free_tcp_port() -> SocketAddr {
+    let here = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+    let socket = std::net::TcpListener::bind(here).unwrap();
+    socket.local_addr().unwrap()
 }
 
 /// An IPv4 loopback address that nobody else uses, so that all of its ports are free.

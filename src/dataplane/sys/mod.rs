@@ -23,6 +23,7 @@ mod poll;
 mod receive;
 mod send;
 mod send_batch;
+mod tcp;
 #[cfg(test)]
 mod testing;
 mod udp;
@@ -33,8 +34,9 @@ pub use machine::{
     hard_descriptor_limit, local_addresses, monotonic_nanos, pin_current_thread,
     raise_descriptor_limit, unix_seconds,
 };
-pub use poll::{Poller, Ready, Waker};
+pub use poll::{Interest, Poller, Ready, Waker};
 pub use receive::{HEADROOM, Received, RecvBatch, TAILROOM};
 pub use send::{Refused, Sent, send_parts, send_to, send_to_dont_fragment};
 pub use send_batch::{Packet, SendBatch};
+pub use tcp::{Sharing, TcpListener, TcpStream};
 pub use udp::{Ecn, SocketOptions, UdpSocket};

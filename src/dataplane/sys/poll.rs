@@ -17,7 +17,28 @@ use super::abi::outcome;
 const EVENTS_MAX: c_int = 256;
 const EVENTS_ROOM: usize = EVENTS_MAX as usize;
 
-/// A set of descriptors to wait for until one is readable.
+/// What a stream is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Until it can be read from.
+    Read,
+    /// Until it can be written to, or read from.
+    ReadAndWrite,
+    /// Until it can be written to.
+    Write,
+}
+
+impl Interest {
+    const fn events(self) -> u32 {
+        match self {
+            Self::Read => libc::EPOLLIN as u32,
+            Self::ReadAndWrite => (libc::EPOLLIN | libc::EPOLLOUT) as u32,
+            Self::Write => libc::EPOLLOUT as u32,
+        }
+    }
+}
+
+/// A set of descriptors to wait for until one is ready.
 #[derive(Debug)]
 pub struct Poller {
     epoll: OwnedFd,
@@ -44,6 +65,18 @@ impl Poller {
             u64: token,
         };
         self.control(libc::EPOLL_CTL_ADD, source.as_fd(), &mut event)
+    }
+
+    /// Changes what `source`, which is in the set, is waited for.
+    ///
+    /// # Errors
+    /// If it is not in the set.
+    pub fn change(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        let mut event = epoll_event {
+            events: interest.events(),
+            u64: token,
+        };
+        self.control(libc::EPOLL_CTL_MOD, source.as_fd(), &mut event)
     }
 
     /// Takes `source` out of the set. Tokens of it that a wait has already yielded stay with the

@@ -171,6 +171,33 @@ impl RecvBatch {
         Ok(first..first)
     }
 
+    /// Has `read` put bytes into the next free slot, as if they had been received there from nobody;
+    /// says into which slot, and how many. Reading nothing takes no slot.
+    ///
+    /// # Errors
+    /// That of `read`; `OutOfMemory` when no slot is free.
+    pub fn stage(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<(usize, usize)> {
+        let index = self.received;
+        if self.free() == 0 {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let start = index * self.stride;
+        let room = start + HEADROOM..start + self.slot_len - TAILROOM;
+        let len = read(&mut self.memory[room])?.min(self.slot_len - HEADROOM - TAILROOM);
+        if len > 0 {
+            let header = &mut self.headers[index];
+            header.msg_len = c_uint::try_from(len).unwrap_or(0);
+            header.msg_hdr.msg_namelen = 0;
+            header.msg_hdr.msg_controllen = 0;
+            header.msg_hdr.msg_flags = 0;
+            self.received += 1;
+        }
+        Ok((index, len))
+    }
+
     fn call(&mut self, socket: &UdpSocket, first: usize, limit: usize) -> io::Result<usize> {
         if limit == 0 {
             return Ok(0);

@@ -146,6 +146,18 @@ impl UdpSocket {
         })
     }
 
+    /// The same socket once more, for another thread to send by.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            local_addr: self.local_addr,
+            dscp: self.dscp,
+        })
+    }
+
     /// The address it is bound to, with the port the kernel chose if 0 was asked for.
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr

@@ -1,0 +1,100 @@
+//! The clients that are not on plain UDP, wherever their connection is: with this worker, or beyond
+//! a ring with the one that owns it. UDP workers have none of their own.
+
+use std::sync::Arc;
+
+use crate::dataplane::ring::{RingIn, RingOut};
+use crate::dataplane::shared::Shared;
+use crate::dataplane::stream::{Streams, Worth};
+use crate::dataplane::surroundings::Surroundings;
+use crate::turn::stats::{Counters, DropReason};
+use crate::turn::{FiveTuple, ListenerId, Tick, WorkerId};
+
+/// Which workers have connections. The listeners of other transports than UDP are numbered so that
+/// their place tells the worker that owns them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StreamWorkers {
+    pub(crate) first: u16,
+    pub(crate) count: u16,
+}
+
+impl StreamWorkers {
+    /// The worker of a listener that is not on UDP.
+    pub(crate) fn owner(self, listener: ListenerId) -> WorkerId {
+        WorkerId(self.first + listener.place().checked_rem(self.count).unwrap_or(0))
+    }
+
+    /// The place of address `index` at the worker that is the `worker`th of these.
+    pub(crate) const fn place(self, index: u16, worker: u16) -> u16 {
+        index * self.count + worker
+    }
+}
+
+/// The ways to them.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    id: WorkerId,
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+    pub(crate) streams: Streams,
+    rings_out: Vec<RingOut>,
+    rings_in: Vec<RingIn>,
+}
+
+impl Connected {
+    pub(crate) const fn new(
+        id: WorkerId,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        streams: Streams,
+        rings_out: Vec<RingOut>,
+        rings_in: Vec<RingIn>,
+    ) -> Self {
+        Self {
+            id,
+            shared,
+            counters,
+            streams,
+            rings_out,
+            rings_in,
+        }
+    }
+
+    /// Adds a message for a client; it is written, or its worker woken, with the flush.
+    pub(crate) fn push(&mut self, to: FiveTuple, parts: [&[u8]; 3], worth: Worth, now: Tick) {
+        let owner = self.shared.stream_workers.owner(to.listener);
+        let dropped = if owner == self.id {
+            self.streams.push(to, &parts, worth, now)
+        } else {
+            let ring = self.rings_out.iter_mut().find(|r| r.reader() == owner);
+            u64::from(!ring.is_some_and(|ring| ring.push(to, parts)))
+        };
+        if dropped > 0 {
+            self.counters.dropped(DropReason::QueueFull, dropped);
+        }
+    }
+
+    /// Takes what other workers have left for this one's clients.
+    pub(crate) fn drain(&mut self, now: Tick) {
+        for ring in &mut self.rings_in {
+            while ring.pop(|to, parts| {
+                let dropped = self.streams.push(to, &parts, Worth::Packet, now);
+                if dropped > 0 {
+                    self.counters.dropped(DropReason::QueueFull, dropped);
+                }
+            }) {}
+        }
+    }
+
+    /// Writes what waits, and wakes whom this worker has left something.
+    pub(crate) fn flush(&mut self, house: &Surroundings) {
+        for ring in &mut self.rings_out {
+            if ring.take_untold()
+                && let Some(mailbox) = self.shared.mailboxes.get(usize::from(ring.reader().0))
+            {
+                mailbox.waker.wake();
+            }
+        }
+        self.streams.flush(house);
+    }
+}

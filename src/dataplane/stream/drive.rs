@@ -1,0 +1,191 @@
+//! The worker's dealings with connections: messages out of them into the server, packets and
+//! responses of the server into them.
+
+use crate::dataplane::stream::connection::Taken;
+use crate::dataplane::stream::{At, Streams, Worth};
+use crate::dataplane::surroundings::Surroundings;
+use crate::dataplane::sys::{Ecn, HEADROOM};
+use crate::dataplane::worker::{BUDGET, Course, Door, Segment, Worker};
+use crate::proto::{Border, MAX_STREAM_MESSAGE, next_border};
+use crate::turn::stats::DropReason;
+use crate::turn::{Clock, FiveTuple, Tick};
+
+/// The longest message of a client without an allocation. What a request claims to be its length
+/// is the sender's word: the request line of HTTP claims some 20 KiB of ChannelData.
+const STRANGERS_MESSAGE: usize = 2_048;
+
+impl Worker {
+    /// Takes connections that wait.
+    pub(in crate::dataplane) fn accept(&mut self, acceptor: u16, turn: Clock) {
+        let (server, streams) = (&self.server, &mut self.connected.streams);
+        streams.accept(acceptor, server.environment(), turn.now);
+        streams.make_room(server.environment(), |tuple| server.has_allocation(tuple));
+        // What came with the first bytes is reported by nobody again.
+        while let Some(at) = self.connected.streams.fresh.pop() {
+            self.read_connection(at, turn);
+        }
+        self.forget_gone(turn.now);
+    }
+
+    /// Takes what came by a connection, up to a budget; what is left is reported again.
+    pub(in crate::dataplane) fn read_connection(&mut self, at: At, turn: Clock) {
+        if self.connected.streams.connection(at).is_none() {
+            let house = self.server.environment();
+            self.connected.streams.get_to_know(at, house, turn.now);
+        }
+        for round in 0..BUDGET {
+            let clock = self.begin_batch(turn);
+            let Some(connection) = self.connected.streams.connection(at) else {
+                break;
+            };
+            let tuple = connection.tuple;
+            let taken = match connection.begun {
+                // What came with the first byte waits for nothing more.
+                None if round == 0 => match connection.read_kept(&mut self.incoming) {
+                    Taken::Nothing => connection.read(&mut self.incoming),
+                    taken => taken,
+                },
+                _ => connection.read(&mut self.incoming),
+            };
+            let course = match taken {
+                Taken::Slot { index, len } => self.take_apart(at, tuple, index, len, clock),
+                Taken::Nothing => break,
+                Taken::Closed => Course::Stop,
+            };
+            if course == Course::Stop {
+                self.connected.streams.close(at, self.server.environment());
+                break;
+            }
+        }
+        // TLS may have something to say, and a socket that was full may have room.
+        self.connected.streams.mark(at);
+        self.forget_gone(turn.now);
+    }
+
+    /// The messages in slot `index`; stops where the borders are lost.
+    fn take_apart(
+        &mut self,
+        at: At,
+        tuple: FiveTuple,
+        index: usize,
+        len: usize,
+        clock: Clock,
+    ) -> Course {
+        let channels = self.server.channels();
+        let end = HEADROOM + len;
+        let mut start = HEADROOM;
+        let mut is_whole = false;
+        while start < end {
+            let rest = self.incoming.bytes(index, start..end).unwrap_or_default();
+            match next_border(rest, channels) {
+                Border::Whole { len, padded, .. } => {
+                    let segment = Segment {
+                        index,
+                        start,
+                        stop: start + len,
+                        end,
+                    };
+                    self.counters.datagrams.add(1);
+                    self.handle_segment(segment, Door::Client(tuple), Ecn::NotEct, clock);
+                    start += padded;
+                    is_whole = true;
+                }
+                Border::NeedMore { at_least } => {
+                    let longest = if self.server.has_allocation(tuple) {
+                        MAX_STREAM_MESSAGE
+                    } else {
+                        STRANGERS_MESSAGE
+                    };
+                    if at_least > longest {
+                        return self.lose_borders();
+                    }
+                    if let Some(connection) = self.connected.streams.connection(at) {
+                        if is_whole {
+                            connection.progressed(clock.now);
+                        }
+                        connection.keep(rest, clock.now);
+                    }
+                    return Course::Run;
+                }
+                Border::Invalid => return self.lose_borders(),
+            }
+        }
+        if let Some(connection) = self.connected.streams.connection(at) {
+            connection.progressed(clock.now);
+        }
+        Course::Run
+    }
+
+    fn lose_borders(&self) -> Course {
+        self.counters.dropped(DropReason::Malformed, 1);
+        Course::Stop
+    }
+
+    /// Looks at deadlines, if it is time.
+    pub(in crate::dataplane) fn sweep_streams(&mut self, now: Tick) {
+        if self
+            .connected
+            .streams
+            .poll_timeout()
+            .is_some_and(|at| at <= now)
+        {
+            let server = &self.server;
+            self.connected
+                .streams
+                .sweep(server.environment(), now, |tuple| {
+                    server.has_allocation(tuple)
+                });
+        }
+        self.forget_gone(now);
+    }
+
+    /// Tells the server whose connection is gone.
+    fn forget_gone(&mut self, now: Tick) {
+        while let Some(tuple) = self.connected.streams.gone.pop() {
+            self.server.handle_disconnected(tuple, now);
+        }
+    }
+}
+
+impl Streams {
+    /// Adds a message to what waits for a client; says how many packets were dropped.
+    pub(crate) fn push(
+        &mut self,
+        tuple: FiveTuple,
+        parts: &[&[u8]],
+        worth: Worth,
+        now: Tick,
+    ) -> u64 {
+        let Some(at) = self.by_tuple.get(&tuple).copied() else {
+            // It has just gone.
+            return 1;
+        };
+        let Some(connection) = self.connection(at) else {
+            return 1;
+        };
+        let pushed = connection.push(parts, worth, now);
+        self.mark(at);
+        pushed.dropped
+    }
+
+    /// Writes to every connection that has something waiting.
+    pub(crate) fn flush(&mut self, house: &Surroundings) {
+        while let Some(at) = self.dirty.pop() {
+            let Some(connection) = self.connection(at) else {
+                continue;
+            };
+            connection.dirty = false;
+            let wanted = match connection.flush() {
+                Ok(interest) if !connection.broken => interest,
+                Ok(_) | Err(_) => {
+                    self.close(at, house);
+                    continue;
+                }
+            };
+            if wanted != connection.interest {
+                connection.interest = wanted;
+                house.rewatch(connection.stream(), at.source(), wanted);
+            }
+        }
+    }
+}
