@@ -9,10 +9,12 @@ mod journal;
 mod listeners;
 mod outgoing;
 mod owners;
+pub mod proxy;
 mod shared;
 mod source;
 mod surroundings;
 pub mod sys;
+pub mod tls;
 mod turns;
 mod worker;
 
@@ -25,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
@@ -32,7 +35,7 @@ use tokio::sync::mpsc;
 use crate::turn::ports::{PortCounts, PortPool};
 use crate::turn::stats::Counters;
 use crate::turn::unvalidated::{Rate, Unvalidated};
-use crate::turn::{ListenerId, Server, ServerConfig, WorkerId};
+use crate::turn::{ListenerId, Server, ServerConfig, Transport, WorkerId};
 
 pub use journal::Record;
 pub use shared::RelayAddress;
@@ -42,6 +45,7 @@ use journal::Journal;
 use shared::{Command, MAILBOX, Mailbox, Shared};
 use surroundings::Surroundings;
 use sys::{Poller, SocketOptions, UdpSocket, Waker};
+use tls::TlsKeys;
 use worker::{Parts, Worker};
 
 /// What the data plane is told.
@@ -49,6 +53,12 @@ use worker::{Parts, Worker};
 pub struct Config {
     /// UDP listeners; a wildcard stands for every local address of its family.
     pub listen: Vec<SocketAddr>,
+    /// TCP listeners. On an address that is a TLS listener too, the first byte tells which it is.
+    pub listen_tcp: Vec<SocketAddr>,
+    /// TLS listeners.
+    pub listen_tls: Vec<SocketAddr>,
+    /// DTLS listeners, none of them a UDP listener.
+    pub listen_dtls: Vec<SocketAddr>,
     /// Bytes asked for each listener's receive buffer.
     pub listen_buffer: usize,
     /// Relay IP addresses.
@@ -63,6 +73,12 @@ pub struct Config {
     pub dscp: u8,
     /// How many workers; 0 is one per core that this process may use.
     pub workers: usize,
+    /// How many stream workers; 0 is as many as there are workers, at most 8.
+    pub stream_workers: usize,
+    /// Networks from which a PROXY protocol header tells the client's address.
+    pub proxy_trusted: Vec<IpNet>,
+    /// Certificates and keys, there when a TLS or DTLS listener is.
+    pub tls: Option<Arc<TlsKeys>>,
     /// The cap on replies to unvalidated sources.
     pub unvalidated: Rate,
 }
@@ -250,6 +266,13 @@ impl Handle {
     #[must_use]
     pub fn lost_records(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Where clients are listened to, by transport.
+    #[must_use]
+    pub fn listening(&self) -> Vec<(Transport, SocketAddr)> {
+        let udp = self.listeners().into_iter();
+        udp.map(|address| (Transport::Udp, address)).collect()
     }
 
     /// The transport addresses that are listened on, by [`ListenerId`].
