@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use figment::providers::{Format, Toml};
 use serde_json::Value;
 use taciturn::config::{self, Error, Loaded, Sources};
+use taciturn::turn::Transport;
 
 #[test]
 fn the_reference_file_has_every_key_with_its_default() {
@@ -74,7 +75,7 @@ fn the_minimal_file_needs_only_its_secret() {
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(settings.realm, "calls.example.org");
     assert_eq!(
-        settings.ice_urls(settings.listen.udp[0]),
+        settings.ice_urls(&[(Transport::Udp, settings.listen.udp[0])]),
         ["turn:turn.example.org:3478?transport=udp"]
     );
     assert_eq!(settings.auth.secrets.len(), 1);

@@ -13,12 +13,14 @@ use super::key::Key;
 use super::parse::{self, Fault};
 use super::sources::Layers;
 use super::{
-    Admin, Auth, Channels, Compat, FleetNode, Limits, Listen, Log, LogFormat, Peers, Policy,
+    Admin, Auth, Channels, Compat, FleetNode, Limits, Log, LogFormat, Peers, Policy, ProxyProtocol,
     Public, Rate, Settings, State, Workers,
 };
 
+mod listen;
 mod relay;
 mod secrets;
+mod tls;
 
 pub(super) use self::relay::external_fits;
 pub(super) use self::secrets::read_secret;
@@ -49,15 +51,21 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
     let realm = c.parse(&Key::top("realm"), realm(file.realm), String::new());
     let public = c.public(file.public);
     let listen = c.listen(&file.listen);
+    let tls = c.tls(&file.tls, &listen);
+    let proxy_protocol = c.proxy_protocol(&file.proxy_protocol);
     let relay = c.relay(&file.relay);
     c.listeners_apart_from_relay_ports(&listen, &relay);
     let auth = c.auth(file.auth);
     let policy = c.policy(file.policy, &relay.ports);
     let limits = c.limits(&file.limits);
+    let admin = c.admin(&file.admin);
+    c.admin_apart_from_listeners(&admin, &listen);
     let settings = Settings {
         realm,
         public,
         listen,
+        tls,
+        proxy_protocol,
         relay,
         auth,
         policy,
@@ -65,7 +73,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
         compat: c.compat(&file.compat),
         workers: c.workers(&file.workers),
         state: c.state(file.state),
-        admin: c.admin(&file.admin),
+        admin,
         log: c.log(&file.log),
     };
     Checked {
@@ -147,21 +155,17 @@ impl Checker<'_> {
         Public { host, urls }
     }
 
-    fn listen(&mut self, typed: &file::Listen) -> Listen {
-        let key = Key::new("listen", "udp");
-        let udp = self.list(&key, &typed.udp, parse::listener);
-        if typed.udp.is_empty() {
-            let fault = Fault::new(
-                "without a listener no client can reach us",
-                "write at least one address, such as [\"0.0.0.0:3478\"]",
+    fn proxy_protocol(&mut self, typed: &file::ProxyProtocol) -> ProxyProtocol {
+        let key = Key::new("proxy_protocol", "trusted");
+        let trusted = self.list(&key, &typed.trusted, parse::network);
+        if trusted.iter().any(|net| net.prefix_len() == 0) {
+            self.warnings.push(
+                "proxy_protocol.trusted names everybody: whoever connects may claim any client's \
+                 address. Name the networks of your load balancers"
+                    .to_owned(),
             );
-            self.refuse(&key, fault);
         }
-        let buffer = parse::buffer(&typed.receive_buffer);
-        Listen {
-            udp,
-            receive_buffer: self.parse(&Key::new("listen", "receive_buffer"), buffer, 0),
-        }
+        ProxyProtocol { trusted }
     }
 
     fn auth(&mut self, typed: file::Auth) -> Auth {
@@ -305,8 +309,10 @@ impl Checker<'_> {
 
     fn workers(&mut self, typed: &file::Workers) -> Workers {
         let count = self.number(&Key::new("workers", "count"), typed.count, 1024, 0);
+        let streams = self.number(&Key::new("workers", "streams"), typed.streams, 64, 0);
         Workers {
             count: (count > 0).then_some(count),
+            streams: (streams > 0).then_some(streams),
         }
     }
 

@@ -141,6 +141,7 @@ fn variable(
             (key, Value::from(password.expose_secret()))
         }
         ["auth", "users", name] if !name.is_empty() => (key, Value::from(text)),
+        ["listen", "tcp"] if text.trim() != "same" => (key, list(text)),
         ["policy", "peers"] if text.contains([',', '/', '[']) => (key, list(text)),
         _ => match default_of(&words, defaults) {
             Some(default) => (key, shaped(text, default)),

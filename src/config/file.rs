@@ -19,6 +19,8 @@ pub(super) struct File {
     pub(super) realm: String,
     pub(super) public: Public,
     pub(super) listen: Listen,
+    pub(super) tls: Tls,
+    pub(super) proxy_protocol: ProxyProtocol,
     pub(super) relay: Relay,
     pub(super) auth: Auth,
     pub(super) policy: Policy,
@@ -36,6 +38,8 @@ impl Default for File {
             realm: "taciturn".to_owned(),
             public: Public::default(),
             listen: Listen::default(),
+            tls: Tls::default(),
+            proxy_protocol: ProxyProtocol::default(),
             relay: Relay::default(),
             auth: Auth::default(),
             policy: Policy::default(),
@@ -60,6 +64,9 @@ pub(super) struct Public {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Listen {
     pub(super) udp: Vec<String>,
+    pub(super) tcp: TextOr<Vec<String>>,
+    pub(super) tls: Vec<String>,
+    pub(super) dtls: Vec<String>,
     pub(super) receive_buffer: String,
 }
 
@@ -67,9 +74,34 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             udp: vec!["0.0.0.0:3478".to_owned(), "[::]:3478".to_owned()],
+            tcp: TextOr::Text("same".to_owned()),
+            tls: Vec::new(),
+            dtls: Vec::new(),
             receive_buffer: "8MiB".to_owned(),
         }
     }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) cert: TextOr<Vec<String>>,
+    pub(super) key: TextOr<Vec<String>>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            cert: TextOr::Full(Vec::new()),
+            key: TextOr::Full(Vec::new()),
+        }
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ProxyProtocol {
+    pub(super) trusted: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -193,6 +225,7 @@ impl Default for Compat {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Workers {
     pub(super) count: i64,
+    pub(super) streams: i64,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -95,13 +95,16 @@ impl Settings {
             seen_as: Some(node.seen_as),
             ports: node.ports.clone(),
         });
-        let configured = self.listen.udp.iter().chain(&self.admin.listen);
+        let clients = self.listen.all().map(|(_, address)| address);
+        let configured = clients.chain(self.admin.listen);
         PeerRules {
             relay: RelayRange {
                 addresses: relays.iter().map(|relay| relay.advertised).collect(),
                 ports: self.relay.ports.clone(),
             },
-            own_sockets: configured.chain(&machine.listening).copied().collect(),
+            own_sockets: configured
+                .chain(machine.listening.iter().copied())
+                .collect(),
             own_addresses: machine.addresses.clone(),
             fleet: fleet.collect(),
             allow: self.policy.allow.clone(),
@@ -128,9 +131,9 @@ impl Settings {
         let unvalidated = self.limits.unvalidated;
         dataplane::Config {
             listen: self.listen.udp.clone(),
-            listen_tcp: Vec::new(),
-            listen_tls: Vec::new(),
-            listen_dtls: Vec::new(),
+            listen_tcp: self.listen.tcp.clone(),
+            listen_tls: self.listen.tls.clone(),
+            listen_dtls: self.listen.dtls.clone(),
             listen_buffer: self.listen.receive_buffer,
             relays,
             ports: self.relay.ports.clone(),
@@ -138,9 +141,9 @@ impl Settings {
             relay_buffer: self.relay.receive_buffer,
             dscp: self.relay.dscp,
             workers: self.workers.count.map_or(0, usize::from),
-            stream_workers: 0,
-            proxy_trusted: Vec::new(),
-            tls: None,
+            stream_workers: self.workers.streams.map_or(0, usize::from),
+            proxy_trusted: self.proxy_protocol.trusted.clone(),
+            tls: self.tls.keys.clone(),
             unvalidated: Rate {
                 per_second: unvalidated.per_second,
                 burst: unvalidated.burst,

@@ -21,11 +21,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use figment::value::{Dict, Value};
 use ipnet::IpNet;
 use secrecy::SecretString;
+
+use crate::dataplane::tls::TlsKeys;
+use crate::turn::Transport;
 
 pub use self::error::{Error, Problem};
 pub use self::layers::{Keys, Machine};
@@ -49,6 +53,10 @@ pub struct Settings {
     pub public: Public,
     /// Where clients reach us.
     pub listen: Listen,
+    /// The certificates of TLS and DTLS.
+    pub tls: Tls,
+    /// Load balancers that say for whom they speak.
+    pub proxy_protocol: ProxyProtocol,
     /// Relayed transport addresses.
     pub relay: Relay,
     /// Who may allocate.
@@ -83,8 +91,49 @@ pub struct Public {
 pub struct Listen {
     /// UDP listeners, at least one.
     pub udp: Vec<SocketAddr>,
+    /// TCP listeners.
+    pub tcp: Vec<SocketAddr>,
+    /// TLS listeners; one that is a TCP listener too is both.
+    pub tls: Vec<SocketAddr>,
+    /// DTLS listeners, none of them a UDP listener.
+    pub dtls: Vec<SocketAddr>,
     /// SO_RCVBUF of each listener's socket, in bytes.
     pub receive_buffer: usize,
+}
+
+impl Listen {
+    /// The listeners of one transport.
+    #[must_use]
+    pub fn of(&self, transport: Transport) -> &[SocketAddr] {
+        match transport {
+            Transport::Udp => &self.udp,
+            Transport::Tcp => &self.tcp,
+            Transport::Tls => &self.tls,
+            Transport::Dtls => &self.dtls,
+        }
+    }
+
+    /// Every listener with its transport.
+    pub fn all(&self) -> impl Iterator<Item = (Transport, SocketAddr)> + '_ {
+        Transport::ALL.into_iter().flat_map(|transport| {
+            let listeners = self.of(transport).iter();
+            listeners.map(move |address| (transport, *address))
+        })
+    }
+}
+
+/// `[tls]`
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Certificates and keys, read and found good; there when a TLS or DTLS listener is.
+    pub keys: Option<Arc<TlsKeys>>,
+}
+
+/// `[proxy_protocol]`
+#[derive(Clone, Debug)]
+pub struct ProxyProtocol {
+    /// Networks whose PROXY protocol headers are believed; empty, and there are none.
+    pub trusted: Vec<IpNet>,
 }
 
 /// `[relay]`
@@ -277,6 +326,8 @@ pub enum Channels {
 pub struct Workers {
     /// UDP workers, at most 1024; `None` for one per core that this process may use.
     pub count: Option<u16>,
+    /// Stream workers, at most 64; `None` for as many as UDP workers, up to 8.
+    pub streams: Option<u16>,
 }
 
 /// `[state]`
@@ -317,20 +368,29 @@ pub enum LogFormat {
 
 impl Settings {
     /// The URLs that a minted credential goes with, for a server that clients reach at `reached`;
-    /// its address stands in when no `public.host` is configured.
+    /// those addresses stand in when no `public.host` is configured.
     #[must_use]
-    pub fn ice_urls(&self, reached: SocketAddr) -> Vec<String> {
+    pub fn ice_urls(&self, reached: &[(Transport, SocketAddr)]) -> Vec<String> {
         if !self.public.urls.is_empty() {
             return self.public.urls.clone();
         }
-        let (ip, port) = (reached.ip().to_string(), reached.port());
-        let host = self.public.host.as_deref().unwrap_or(&ip);
-        // RFC 7065 §3.1: an IPv6 address stands in brackets.
-        if host.contains(':') && !host.starts_with('[') {
-            vec![format!("turn:[{host}]:{port}?transport=udp")]
-        } else {
-            vec![format!("turn:{host}:{port}?transport=udp")]
-        }
+        let url = |(transport, address): &(Transport, SocketAddr)| {
+            let (ip, port) = (address.ip().to_string(), address.port());
+            let host = self.public.host.as_deref().unwrap_or(&ip);
+            let (scheme, below) = match transport {
+                Transport::Udp => ("turn", "udp"),
+                Transport::Tcp => ("turn", "tcp"),
+                Transport::Tls => ("turns", "tcp"),
+                Transport::Dtls => ("turns", "udp"),
+            };
+            // RFC 7065 §3.1: an IPv6 address stands in brackets.
+            if host.contains(':') && !host.starts_with('[') {
+                format!("{scheme}:[{host}]:{port}?transport={below}")
+            } else {
+                format!("{scheme}:{host}:{port}?transport={below}")
+            }
+        };
+        reached.iter().map(url).collect()
     }
 }
 

@@ -61,6 +61,40 @@ pub struct Flags {
     pub log_level: Option<String>,
     /// `--listen-udp`, each time it is given: `listen.udp`.
     pub listen_udp: Vec<String>,
+    /// `--listen-tcp`: `listen.tcp`.
+    pub listen_tcp: Vec<String>,
+    /// `--listen-tls`: `listen.tls`.
+    pub listen_tls: Vec<String>,
+    /// `--listen-dtls`: `listen.dtls`.
+    pub listen_dtls: Vec<String>,
+    /// `--tls-cert`: `tls.cert`.
+    pub tls_cert: Vec<String>,
+    /// `--tls-key`, the path of one: `tls.key`.
+    pub tls_key: Vec<String>,
+}
+
+impl Flags {
+    /// The flags that were given, with their keys and values.
+    fn given(&self) -> impl Iterator<Item = (&'static str, Key, Value)> + '_ {
+        let level = self.log_level.as_deref().map(Value::from);
+        let lists = [
+            ("--listen-udp", Key::new("listen", "udp"), &self.listen_udp),
+            ("--listen-tcp", Key::new("listen", "tcp"), &self.listen_tcp),
+            ("--listen-tls", Key::new("listen", "tls"), &self.listen_tls),
+            (
+                "--listen-dtls",
+                Key::new("listen", "dtls"),
+                &self.listen_dtls,
+            ),
+            ("--tls-cert", Key::new("tls", "cert"), &self.tls_cert),
+            ("--tls-key", Key::new("tls", "key"), &self.tls_key),
+        ];
+        let lists = lists.into_iter().filter(|(_, _, list)| !list.is_empty());
+        level
+            .map(|level| ("--log-level", Key::new("log", "level"), level))
+            .into_iter()
+            .chain(lists.map(|(name, key, list)| (name, key, Value::from(list.clone()))))
+    }
 }
 
 /// What was typed in all sources, and who typed it.
@@ -101,20 +135,7 @@ pub(super) fn gather(sources: &Sources, defaults: &Dict) -> Gathered {
         let dict = nested(&variable.key, variable.value);
         figment = figment.merge(Layer::new(variable.source, dict));
     }
-    let level = sources.flags.log_level.iter();
-    for (name, key, value) in level
-        .map(|level| {
-            (
-                "--log-level",
-                Key::new("log", "level"),
-                Value::from(level.as_str()),
-            )
-        })
-        .chain((!sources.flags.listen_udp.is_empty()).then(|| {
-            let addresses = Value::from(sources.flags.listen_udp.clone());
-            ("--listen-udp", Key::new("listen", "udp"), addresses)
-        }))
-    {
+    for (name, key, value) in sources.flags.given() {
         figment = figment.merge(Layer::new(format!("flag {name}"), nested(&key, value)));
     }
     let merged = figment

@@ -13,11 +13,12 @@ mod hostile;
 mod refusals;
 mod secrets;
 mod sources;
+mod tls;
 
 /// What `[auth]` needs so that nothing is wrong with it.
 const SECRET: &str = "[auth]\nsecrets = [{ id = \"1\", value = \"s3cr3t-in-file\" }]\n";
 
-/// Every key with something else than its default.
+/// Every key with something else than its default; [`everything`] makes the files it names.
 const EVERYTHING: &str = r#"
 realm = "calls.example.org"
 [public]
@@ -25,7 +26,15 @@ host = "turn.example.org"
 urls = ["turn:a.example.org:3478?transport=udp", "turns:a.example.org"]
 [listen]
 udp = ["192.0.2.1:3478"]
+tcp = ["192.0.2.1:80", "192.0.2.1:443"]
+tls = ["192.0.2.1:443", "192.0.2.1:5349"]
+dtls = ["192.0.2.1:5349"]
 receive_buffer = "4MiB"
+[tls]
+cert = "@CERT@"
+key = ["@KEY@"]
+[proxy_protocol]
+trusted = ["198.51.100.0/24", "2001:db8:2::1"]
 [relay]
 addresses = ["10.0.0.7", "2001:db8::7"]
 external = { "10.0.0.7" = "203.0.113.7" }
@@ -52,6 +61,7 @@ unvalidated = "10/s"
 channels = "rfc5766"
 [workers]
 count = 4
+streams = 3
 [state]
 dir = "/var/lib/taciturn"
 [admin]
@@ -73,6 +83,10 @@ fn no_configuration_at_all_is_valid() {
         settings.listen.udp,
         addresses(&["0.0.0.0:3478", "[::]:3478"])
     );
+    assert_eq!(settings.listen.tcp, settings.listen.udp);
+    assert!(settings.listen.tls.is_empty() && settings.listen.dtls.is_empty());
+    assert!(settings.tls.keys.is_none());
+    assert!(settings.proxy_protocol.trusted.is_empty());
     assert_eq!(settings.listen.receive_buffer, 8 << 20);
     assert_eq!(settings.relay.ports, 49152..=65535);
     assert_eq!(settings.relay.port_rest, Duration::from_secs(60));
@@ -86,6 +100,7 @@ fn no_configuration_at_all_is_valid() {
     };
     assert_eq!(settings.limits.unvalidated, rate);
     assert_eq!(settings.workers.count, None);
+    assert_eq!(settings.workers.streams, None);
     assert_eq!(settings.state.dir, None);
     assert_eq!(
         settings.admin.listen,
@@ -115,14 +130,11 @@ fn the_example_of_everything_leaves_no_key_at_its_default() {
 
 #[test]
 fn plain_keys_are_taken_over() {
-    let settings = from_text(EVERYTHING).unwrap().settings;
+    let settings = everything();
 
     assert_eq!(settings.realm, "calls.example.org");
     assert_eq!(settings.public.host.as_deref(), Some("turn.example.org"));
-    assert_eq!(
-        settings.ice_urls(SocketAddr::from(([192, 0, 2, 9], 3478)))[1],
-        "turns:a.example.org"
-    );
+    assert_eq!(settings.ice_urls(&[])[1], "turns:a.example.org");
     assert_eq!(settings.listen.receive_buffer, 4 << 20);
     assert_eq!(settings.relay.port_rest, Duration::from_secs(120));
     assert_eq!(settings.auth.session_max, Duration::from_secs(43_200));
@@ -138,7 +150,7 @@ fn plain_keys_are_taken_over() {
 
 #[test]
 fn everything_an_operator_can_write_is_understood() {
-    let settings = from_text(EVERYTHING).unwrap().settings;
+    let settings = everything();
 
     assert_eq!(settings.listen.udp, addresses(&["192.0.2.1:3478"]));
     let relay = &settings.relay;
@@ -183,8 +195,36 @@ fn everything_an_operator_can_write_is_understood() {
     assert_eq!(settings.limits.unvalidated.burst, 10);
     assert_eq!(settings.compat.channels, Channels::Rfc5766);
     assert_eq!(settings.workers.count, Some(4));
+    assert_eq!(settings.workers.streams, Some(3));
     assert_eq!(settings.admin.listen, None);
     assert_eq!(settings.log.format, LogFormat::Json);
+}
+
+#[test]
+fn everything_about_streams_is_understood() {
+    let settings = everything();
+
+    let streams = ["192.0.2.1:80", "192.0.2.1:443"];
+    assert_eq!(settings.listen.tcp, addresses(&streams));
+    let tls = ["192.0.2.1:443", "192.0.2.1:5349"];
+    assert_eq!(settings.listen.tls, addresses(&tls));
+    let dtls: &[&str] = if cfg!(feature = "dtls") {
+        &["192.0.2.1:5349"]
+    } else {
+        &[]
+    };
+    assert_eq!(settings.listen.dtls, addresses(dtls));
+    let trusted = ["198.51.100.0/24", "2001:db8:2::1/128"].map(|net| net.parse().unwrap());
+    assert_eq!(settings.proxy_protocol.trusted, trusted);
+    assert!(settings.tls.keys.is_some());
+
+    let plane = settings.dataplane(Vec::new());
+    assert_eq!(plane.listen_tcp, settings.listen.tcp);
+    assert_eq!(plane.listen_tls, settings.listen.tls);
+    assert_eq!(plane.listen_dtls, settings.listen.dtls);
+    assert_eq!((plane.workers, plane.stream_workers), (4, 3));
+    assert_eq!(plane.proxy_trusted, trusted);
+    assert!(plane.tls.is_some());
 }
 
 /// T60
@@ -201,9 +241,9 @@ fn an_admin_listener_off_loopback_brings_a_warning() {
 
 #[test]
 fn minted_urls_name_the_host_and_the_port_that_is_reached() {
-    let reached = |port| SocketAddr::from(([192, 0, 2, 9], port));
+    let reached = |port| [(Transport::Udp, SocketAddr::from(([192, 0, 2, 9], port)))];
     let urls_at =
-        |port, env: &[(&str, &str)]| from_env(env).unwrap().settings.ice_urls(reached(port));
+        |port, env: &[(&str, &str)]| from_env(env).unwrap().settings.ice_urls(&reached(port));
     let urls = |env: &[(&str, &str)]| urls_at(3478, env);
     let host = "TACITURN_PUBLIC__HOST";
     assert_eq!(urls(&[]), ["turn:192.0.2.9:3478?transport=udp"]);
@@ -227,6 +267,22 @@ fn minted_urls_name_the_host_and_the_port_that_is_reached() {
 }
 
 #[test]
+fn minted_urls_name_each_transport() {
+    let settings = load(&Sources::default()).unwrap().settings;
+    let at = |port| SocketAddr::from(([192, 0, 2, 9], port));
+    let [udp, tcp, tls, dtls] = Transport::ALL;
+    assert_eq!(
+        settings.ice_urls(&[(udp, at(1)), (tcp, at(2)), (tls, at(3)), (dtls, at(4))]),
+        [
+            "turn:192.0.2.9:1?transport=udp",
+            "turn:192.0.2.9:2?transport=tcp",
+            "turns:192.0.2.9:3?transport=tcp",
+            "turns:192.0.2.9:4?transport=udp",
+        ]
+    );
+}
+
+#[test]
 fn one_external_address_stands_for_its_family() {
     let env = [("TACITURN_RELAY__EXTERNAL", "203.0.113.7")];
     let relay = from_env(&env).unwrap().settings.relay;
@@ -239,6 +295,23 @@ fn one_external_address_stands_for_its_family() {
     assert_eq!(resolved[1].external, v6);
     let error = relay.resolve(&[v6]).unwrap_err();
     assert!(error.to_string().contains("relay.external"), "{error}");
+}
+
+/// What [`EVERYTHING`] means, as far as this build can.
+fn everything() -> Settings {
+    let directory = TempDir::new().unwrap();
+    let [cert, key] = tls::certificate(&directory, "a", &["turn.example.org"]);
+    let text = EVERYTHING.replace("@CERT@", &cert).replace("@KEY@", &key);
+    let dtls = if cfg!(feature = "dtls") {
+        ""
+    } else {
+        "dtls = ["
+    };
+    let lines = text
+        .lines()
+        .filter(|line| dtls.is_empty() || !line.starts_with(dtls));
+    let text: Vec<&str> = lines.collect();
+    from_text(&text.join("\n")).unwrap().settings
 }
 
 fn from_text(text: &str) -> Result<Loaded, Error> {

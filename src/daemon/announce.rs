@@ -6,18 +6,20 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
+use crate::turn::Transport;
+
 /// The text, for a person who started `program`; the same with and without a terminal.
 pub(crate) fn text(
     program: &str,
-    listening: &[SocketAddr],
+    listening: &[(Transport, SocketAddr)],
     admin: Option<SocketAddr>,
     policy: &str,
     servers: &Value,
 ) -> String {
     let mut text = String::from("taciturn is relaying. Without a configuration it listens on\n\n");
-    for address in listening {
+    for (transport, address) in listening {
         // Writing to a string cannot fail.
-        let _written = writeln!(text, "    udp {address}");
+        let _written = writeln!(text, "    {} {address}", transport.label());
     }
     if let Some(admin) = admin {
         let _written = writeln!(
@@ -43,7 +45,8 @@ mod tests {
 
     #[test]
     fn the_text_names_listeners_credential_policy_and_what_comes_next() {
-        let listening = [SocketAddr::from(([192, 0, 2, 7], 3478))];
+        let address = SocketAddr::from(([192, 0, 2, 7], 3478));
+        let listening = [(Transport::Udp, address), (Transport::Tcp, address)];
         let servers = serde_json::json!({ "iceServers": [{ "credential": "c" }] });
         let text = text(
             "taciturn",
@@ -54,6 +57,7 @@ mod tests {
         );
         for part in [
             "udp 192.0.2.7:3478",
+            "tcp 192.0.2.7:3478",
             "127.0.0.1:9641",
             "\"credential\": \"c\"",
             "Policy: closed.",

@@ -66,7 +66,9 @@ Examples:
   taciturn serve --config /etc/taciturn/taciturn.toml
       As a service; SIGTERM ends it.
   TACITURN_AUTH__SECRETS__FILE=/run/secrets/turn taciturn serve --listen-udp 203.0.113.7:3478
-      Without a file, from the environment and flags.")]
+      Without a file, from the environment and flags.
+  taciturn serve --listen-tls 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
+      Clients behind a strict firewall reach it too; SIGHUP reads a renewed certificate at once.")]
 pub struct Serve {
     /// Configuration file; without one, defaults and the environment apply.
     #[arg(long, value_name = "FILE")]
@@ -77,6 +79,22 @@ pub struct Serve {
     /// Address to listen on; may be given several times.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen_udp: Vec<String>,
+    /// The same for TCP; without it, TCP is where UDP is.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen_tcp: Vec<String>,
+    /// The same for TLS, which takes a certificate.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen_tls: Vec<String>,
+    /// The same for DTLS, which takes a certificate too.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen_dtls: Vec<String>,
+    /// PEM file with the certificate of TLS and DTLS and those above it; may be given several
+    /// times.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Vec<String>,
+    /// PEM file with the certificate's key; once for each --tls-cert.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Vec<String>,
 }
 
 impl Serve {
@@ -86,6 +104,11 @@ impl Serve {
         let flags = Flags {
             log_level: self.log_level.clone(),
             listen_udp: self.listen_udp.clone(),
+            listen_tcp: self.listen_tcp.clone(),
+            listen_tls: self.listen_tls.clone(),
+            listen_dtls: self.listen_dtls.clone(),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
         };
         Sources::of_process(self.config.clone(), flags)
     }
@@ -319,7 +342,8 @@ mod tests {
             for argument in command.get_arguments() {
                 let name = argument.get_id().as_str();
                 for word in ["secret", "password", "key", "token"] {
-                    if name.ends_with("_file") {
+                    // Names of files, not what they hold.
+                    if name.ends_with("_file") || name == "tls_key" {
                         continue;
                     }
                     assert!(!name.contains(word), "{} --{name}", command.get_name());

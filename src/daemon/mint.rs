@@ -9,6 +9,7 @@ use crate::config::{self, Settings};
 use crate::daemon::cli::Mint;
 use crate::daemon::{Usage, reached};
 use crate::dataplane::sys;
+use crate::turn::Transport;
 use crate::turn::credential::{Secret, mint};
 
 /// What `taciturn mint` prints.
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: &Mint) -> anyhow::Result<String> {
 /// When the user id cannot be one.
 pub(crate) fn ice_servers(
     settings: &Settings,
-    listening: &[SocketAddr],
+    listening: &[(Transport, SocketAddr)],
     secret: &Secret,
     user: &str,
     ttl: Duration,

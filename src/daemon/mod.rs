@@ -2,6 +2,7 @@
 //! only `main` uses it.
 
 mod announce;
+mod certificates;
 mod check;
 pub mod cli;
 mod ice;

@@ -4,21 +4,28 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::config::Settings;
 use crate::dataplane::sys;
+use crate::turn::Transport;
 
 /// RFC 8656 §3.1: the default port of TURN over UDP.
 const DEFAULT_PORT: u16 = 3478;
 
-/// The URLs that a credential goes with. A listener on port 0 has a port only once it is bound;
-/// `listening` says where that is, if this server runs.
-pub(crate) fn ice_urls(settings: &Settings, listening: &[SocketAddr]) -> Vec<String> {
+/// The URLs that a credential goes with, one for each transport that clients may use. A listener
+/// on port 0 has a port only once it is bound; `listening` says where that is, if this server runs.
+pub(crate) fn ice_urls(settings: &Settings, listening: &[(Transport, SocketAddr)]) -> Vec<String> {
     let local = sys::local_addresses().unwrap_or_default();
     let routed = sys::default_route_addresses();
+    let configured: Vec<(Transport, SocketAddr)> = settings.listen.all().collect();
     let listening = if listening.is_empty() {
-        &settings.listen.udp
+        &configured
     } else {
         listening
     };
-    settings.ice_urls(address(settings, listening, &local, &routed))
+    let reached = Transport::ALL.into_iter().filter_map(|transport| {
+        let here = listening.iter().filter(|(other, _)| *other == transport);
+        let here: Vec<SocketAddr> = here.map(|(_, address)| *address).collect();
+        (!here.is_empty()).then(|| (transport, address(settings, &here, &local, &routed)))
+    });
+    settings.ice_urls(&reached.collect::<Vec<_>>())
 }
 
 /// One of the addresses that are listened on: that of the default route if it is among them, else

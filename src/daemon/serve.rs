@@ -17,7 +17,7 @@ use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
 use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::runtime::Left;
-use crate::daemon::{announce, keys, log, mint, print, runtime};
+use crate::daemon::{announce, certificates, keys, log, mint, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, RelayAddress, sys};
 use crate::turn::ServerConfig;
 use crate::turn::credential::{Secret, SecretsRing};
@@ -41,7 +41,7 @@ impl House {
         let Some(secret) = self.ring.get(0) else {
             return Ok(None);
         };
-        let listening = handle.listeners();
+        let listening = handle.listening();
         mint::ice_servers(&self.settings, &listening, secret, "probe", CREDENTIAL_LIFE).map(Some)
     }
 
@@ -113,7 +113,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let (dataplane, records) = Dataplane::start(config, house.rules(&machine)?)?;
     let handle = dataplane.handle().clone();
     // Port 0 became a port only now, and no peer may reach it.
-    listening.extend(handle.listeners());
+    listening.extend(handle.listening().into_iter().map(|(_, address)| address));
     let machine = Machine {
         listening,
         ..machine
@@ -132,6 +132,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     let journal = tokio::spawn(write_journal(records, pseudonyms(&house.settings)?));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     announce(&house, &handle, &machine, admin_address, made_for_this_run)?;
     let mut left = None;
     leave_credential(&house, &handle, &mut left);
@@ -141,6 +142,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         () = follow_addresses(&house, &handle, machine) => {}
+        () = certificates::follow(house.settings.tls.keys.clone(), hangups) => {}
     }
     readiness.end();
     tracing::info!("stopping");
@@ -177,8 +179,8 @@ fn announce(
     made_for_this_run: bool,
 ) -> anyhow::Result<()> {
     let settings = &house.settings;
-    for address in handle.listeners() {
-        tracing::info!(%address, transport = "udp", "listening");
+    for (transport, address) in handle.listening() {
+        tracing::info!(%address, transport = transport.label(), "listening");
     }
     let workers = handle.counters().len();
     tracing::debug!(workers, bind = ?settings.relay.bind, peers = ?settings.policy.peers, "rules");
@@ -200,7 +202,7 @@ fn announce(
         let policy = summary::policy(&settings.policy);
         let program = std::env::args().next();
         let program = program.as_deref().unwrap_or("taciturn");
-        let text = announce::text(program, &handle.listeners(), admin, &policy, &servers);
+        let text = announce::text(program, &handle.listening(), admin, &policy, &servers);
         // Whoever started it may not listen; calls do not depend on that.
         if let Err(error) = print(&text) {
             tracing::warn!("nobody was told how to use this server: {error:#}");

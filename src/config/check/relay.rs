@@ -8,7 +8,7 @@ use crate::config::error::{Error, Problem};
 use crate::config::file::{self, TextOr};
 use crate::config::key::Key;
 use crate::config::parse::{self, Fault};
-use crate::config::{External, Listen, Relay, RelayBind};
+use crate::config::{External, Relay, RelayBind};
 
 impl Checker<'_> {
     pub(super) fn relay(&mut self, typed: &file::Relay) -> Relay {
@@ -73,41 +73,6 @@ impl Checker<'_> {
                 External::Each(each)
             }
         }
-    }
-
-    /// A relayed address on a listener's port would be a client's way to speak in our name.
-    pub(super) fn listeners_apart_from_relay_ports(&mut self, listen: &Listen, relay: &Relay) {
-        let clashing: Vec<String> = listen
-            .udp
-            .iter()
-            .filter(|listener| {
-                let same_host = listener.ip().is_unspecified()
-                    || relay.addresses.is_empty()
-                    || relay.addresses.contains(&listener.ip());
-                same_host && relay.ports.contains(&listener.port())
-            })
-            .map(ToString::to_string)
-            .collect();
-        if clashing.is_empty() {
-            return;
-        }
-        let (first, last) = (relay.ports.start(), relay.ports.end());
-        let fault = Fault::new(
-            format!(
-                "the relay ports {first}-{last} cover the listener {}",
-                clashing.join(", ")
-            ),
-            "choose relay ports without it, or another port for the listener",
-        );
-        let (ports, udp) = (Key::new("relay", "ports"), Key::new("listen", "udp"));
-        self.refuse(
-            if self.layers.is_set(&ports) {
-                &ports
-            } else {
-                &udp
-            },
-            fault,
-        );
     }
 }
 

@@ -178,6 +178,6 @@ fn id(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-fn is_world_readable(path: &Path) -> bool {
+pub(super) fn is_world_readable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }

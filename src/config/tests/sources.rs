@@ -12,6 +12,7 @@ fn a_later_source_wins() {
     let flags = Flags {
         log_level: Some("trace".to_owned()),
         listen_udp: vec!["127.0.0.1:3333".to_owned(), "127.0.0.1:4444".to_owned()],
+        ..Flags::default()
     };
     let levels = |env: &[(&str, &str)], flags: &Flags| {
         let settings = from_all(&file, env, flags).unwrap().settings;

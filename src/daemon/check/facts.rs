@@ -41,6 +41,8 @@ pub(super) struct Facts {
     pub(super) state: Option<Place>,
     /// Whether the wall clock is kept right.
     pub(super) clock_synchronised: Option<bool>,
+    /// Seconds of the Unix epoch.
+    pub(super) now: u64,
     /// Cores that this process may use.
     pub(super) cores: usize,
 }
@@ -99,6 +101,7 @@ impl Facts {
             binds_low_ports: status.and_then(|text| has_capability(&text, CAP_NET_BIND_SERVICE)),
             state: settings.state.dir.as_deref().and_then(Place::of),
             clock_synchronised: sys::clock_is_synchronised().ok(),
+            now: sys::unix_seconds(),
             cores: sys::allowed_cpus().len().max(1),
         })
     }

@@ -1,5 +1,7 @@
 //! What keeps `serve` from starting on this machine, whoever runs it.
 
+use std::net::SocketAddr;
+
 use super::facts::Facts;
 use super::warnings::{is_here, joined, listening_sockets};
 use crate::config::Settings;
@@ -14,8 +16,12 @@ pub(super) fn of(settings: &Settings, facts: &Facts) -> Vec<String> {
 }
 
 fn absent_listeners(settings: &Settings, facts: &Facts) -> Option<String> {
-    let listeners = settings.listen.udp.iter().chain(&settings.admin.listen);
+    let clients = settings.listen.all().map(|(_, address)| address);
+    let mut listeners: Vec<SocketAddr> = clients.chain(settings.admin.listen).collect();
+    listeners.sort_unstable();
+    listeners.dedup();
     let absent = listeners
+        .iter()
         .filter(|listener| !listener.ip().is_unspecified())
         .filter(|listener| !is_here(listener.ip(), facts));
     let absent = joined(absent)?;
@@ -93,10 +99,10 @@ mod tests {
     #[test]
     fn listeners_need_their_descriptors() {
         let facts = Facts {
-            descriptors: Some(8),
+            descriptors: Some(16),
             ..facts()
         };
         let said = only(&[], &facts);
-        assert!(said.contains("8 files, not more than the 8"), "{said}");
+        assert!(said.contains("16 files, not more than the 16"), "{said}");
     }
 }

@@ -2,21 +2,37 @@
 //! reached for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use bytesize::ByteSize;
 use humantime::format_duration;
 
 use super::facts::Facts;
+use super::warnings::stream_workers;
 use super::{Line, opens_relay_sockets, relayed_addresses};
 use crate::config::{Auth, Channels, LogFormat, Peers, Policy, Settings};
 use crate::daemon::reached;
 use crate::dataplane::RelayAddress;
+use crate::dataplane::tls::Certificate;
+use crate::turn::Transport;
 
 /// The lines, in the order of a packet's way and then of an operator's interest.
 pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) -> Vec<Line> {
     let mut lines = Vec::new();
-    for listener in &settings.listen.udp {
-        lines.push(("Listens", listens(*listener, &facts.addresses)));
+    for (transport, listener) in settings.listen.all() {
+        let text = listens(transport, listener, &facts.addresses);
+        lines.push(("Listens", text));
+    }
+    if let Some(keys) = &settings.tls.keys {
+        for (files, pair) in keys.files().iter().zip(keys.current().iter()) {
+            let text = certificate(&files.cert, pair.certificate(), facts.now);
+            lines.push(("Certificate", text));
+        }
+    }
+    if !settings.proxy_protocol.trusted.is_empty() {
+        let trusted = list(&settings.proxy_protocol.trusted);
+        let text = format!("PROXY protocol headers are believed, and wanted, from {trusted}");
+        lines.push(("Behind", text));
     }
     for url in reached::ice_urls(settings, &[]) {
         lines.push(("Minted URL", url));
@@ -40,8 +56,8 @@ pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) ->
     lines
 }
 
-fn listens(listener: SocketAddr, addresses: &[IpAddr]) -> String {
-    let mut text = format!("UDP {listener}");
+fn listens(transport: Transport, listener: SocketAddr, addresses: &[IpAddr]) -> String {
+    let mut text = format!("{} {listener}", transport.label().to_ascii_uppercase());
     if listener.ip().is_unspecified() {
         let family = addresses
             .iter()
@@ -58,6 +74,19 @@ fn listens(listener: SocketAddr, addresses: &[IpAddr]) -> String {
         text.push_str("; port 0 is any free one");
     }
     text
+}
+
+fn certificate(path: &Path, certificate: &Certificate, now: u64) -> String {
+    let shown: String = path.to_string_lossy().escape_debug().collect();
+    let names = match certificate.names.as_slice() {
+        [] => "no name".to_owned(),
+        names => list(names),
+    };
+    match certificate.days_left(now) {
+        Some(1) => format!("{shown} for {names}, valid for 1 more day"),
+        Some(days) => format!("{shown} for {names}, valid for {days} more days"),
+        None => format!("{shown} for {names}, expired"),
+    }
 }
 
 fn relays_from(relay: &RelayAddress) -> String {
@@ -185,13 +214,18 @@ fn keys(settings: &Settings) -> String {
 fn workers(settings: &Settings, facts: &Facts) -> String {
     let buffer = ByteSize::b(settings.listen.receive_buffer as u64);
     let buffer = buffer.display().iec();
-    match settings.workers.count {
+    let mut text = match settings.workers.count {
         Some(count) => format!("{count}, {buffer} of receive buffer for each listener"),
         None => format!(
             "{}, one for each core; {buffer} of receive buffer for each listener",
             facts.cores
         ),
+    };
+    let streams = stream_workers(settings, facts);
+    if streams > 0 {
+        text.push_str(&format!("; {streams} for clients that do not come by UDP"));
     }
+    text
 }
 
 fn admin(settings: &Settings) -> String {

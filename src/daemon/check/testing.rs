@@ -22,6 +22,7 @@ pub(super) fn facts() -> Facts {
         binds_low_ports: Some(true),
         state: None,
         clock_synchronised: Some(true),
+        now: 1_800_000_000,
         cores: 2,
     }
 }

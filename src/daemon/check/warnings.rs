@@ -10,6 +10,7 @@ use super::facts::Facts;
 use super::{opens_relay_sockets, relayed_addresses};
 use crate::config::Settings;
 use crate::dataplane::RelayAddress;
+use crate::turn::Transport;
 
 /// Descriptors besides those of sockets: epoll, wake-ups, the log, HTTP of operators.
 const OTHER_DESCRIPTORS: u64 = 64;
@@ -21,7 +22,8 @@ pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) ->
     found.extend(absent_relays(relays, facts));
     found.extend(no_ipv4(relays));
     found.extend(only_loopback(relays));
-    found.extend(refused_by_browsers(&settings.listen.udp));
+    found.extend(refused_by_browsers(settings));
+    found.extend(uncovered_host(settings));
     let listen_buffer = settings.listen.receive_buffer;
     let granted = facts.listen_buffer;
     found.extend(clamped(
@@ -42,7 +44,7 @@ pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) ->
         found.extend(shared_ports(&settings.relay.ports, facts));
     }
     found.extend(few_descriptors(settings, relays, facts));
-    found.extend(low_ports(&settings.listen.udp, facts));
+    found.extend(low_ports(settings, facts));
     found.extend(state_directory(facts));
     // A static user's password has no hour.
     if !settings.auth.secrets.is_empty() || settings.auth.is_empty() {
@@ -80,16 +82,49 @@ fn only_loopback(relays: &[RelayAddress]) -> Option<String> {
     })
 }
 
-fn refused_by_browsers(listeners: &[SocketAddr]) -> Option<String> {
+/// The ports of listeners that are so, by the keys that name them.
+fn ports_of(settings: &Settings, are: impl Fn(u16) -> bool) -> Option<String> {
+    let mut told: Vec<u16> = Vec::new();
+    let keys: Vec<String> = Transport::ALL
+        .into_iter()
+        .filter_map(|transport| {
+            let ports = settings.listen.of(transport).iter().map(SocketAddr::port);
+            let new: Vec<u16> = ports.filter(|p| are(*p) && !told.contains(p)).collect();
+            told.extend(&new);
+            let ports = joined(new.into_iter())?;
+            Some(format!("listen.{} has port {ports}", transport.label()))
+        })
+        .collect();
+    (!keys.is_empty()).then(|| keys.join(" and "))
+}
+
+/// A client that verifies the certificate of a turns: URL looks for the URL's host in it.
+fn uncovered_host(settings: &Settings) -> Option<String> {
+    let keys = settings.tls.keys.as_ref()?;
+    if settings.listen.tls.is_empty() && settings.listen.dtls.is_empty() {
+        return None;
+    }
+    let Some(host) = &settings.public.host else {
+        return settings.public.urls.is_empty().then(|| {
+            "public.host is not set: minted turns: URLs name an address, and clients look for it \
+             in the certificate. Name the certificate's host there."
+                .to_owned()
+        });
+    };
+    let pairs = keys.current();
+    (!pairs.iter().any(|pair| pair.certificate().covers(host))).then(|| {
+        format!(
+            "public.host is {host}, which no certificate of tls.cert is for: clients refuse it. \
+             Name a host of the certificate, or use one for this host."
+        )
+    })
+}
+
+fn refused_by_browsers(settings: &Settings) -> Option<String> {
     let refused = |port| (1..1024).contains(&port) && ![53, 80, 443].contains(&port);
-    let ports = joined(
-        listeners
-            .iter()
-            .map(SocketAddr::port)
-            .filter(|p| refused(*p)),
-    )?;
+    let ports = ports_of(settings, refused)?;
     Some(format!(
-        "listen.udp has port {ports}: browsers connect to TURN servers below 1024 only on 53, 80 \
+        "{ports}: browsers connect to TURN servers below 1024 only on 53, 80 \
          and 443. Use one of these, or 3478."
     ))
 }
@@ -117,15 +152,14 @@ fn clamped(key: &str, asked: usize, granted: Option<usize>, facts: &Facts) -> Op
     ))
 }
 
-fn low_ports(listeners: &[SocketAddr], facts: &Facts) -> Option<String> {
+fn low_ports(settings: &Settings, facts: &Facts) -> Option<String> {
     let least = facts.unprivileged_port?;
     if facts.binds_low_ports? {
         return None;
     }
-    let low = |port: &u16| (1..least).contains(port);
-    let ports = joined(listeners.iter().map(SocketAddr::port).filter(low))?;
+    let ports = ports_of(settings, |port| (1..least).contains(&port))?;
     Some(format!(
-        "listen.udp has port {ports}, and below {least} a process needs CAP_NET_BIND_SERVICE, \
+        "{ports}, and below {least} a process needs CAP_NET_BIND_SERVICE, \
          which this one has not. AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or \
          `sysctl -w net.ipv4.ip_unprivileged_port_start`, or a higher port."
     ))
@@ -187,6 +221,17 @@ fn with_reserved(more: &RangeInclusive<u16>, reserved: &[RangeInclusive<u16>]) -
     ranges.join(",")
 }
 
+/// Stream workers, if a client may come otherwise than by UDP.
+pub(super) fn stream_workers(settings: &Settings, facts: &Facts) -> usize {
+    let listen = &settings.listen;
+    if listen.tcp.is_empty() && listen.tls.is_empty() && listen.dtls.is_empty() {
+        return 0;
+    }
+    let workers = settings.workers.count.map_or(facts.cores, usize::from);
+    let streams = settings.workers.streams;
+    streams.map_or(workers.min(8), usize::from)
+}
+
 /// Sockets that listen: each worker has one of its own for each address.
 pub(super) fn listening_sockets(settings: &Settings, facts: &Facts) -> u64 {
     let workers = settings.workers.count.map_or(facts.cores, usize::from);
@@ -198,8 +243,13 @@ pub(super) fn listening_sockets(settings: &Settings, facts: &Facts) -> u64 {
             1
         }
     };
-    let listeners: usize = settings.listen.udp.iter().map(addresses).sum();
-    (listeners * workers) as u64
+    let listen = &settings.listen;
+    let datagrams: usize = listen.udp.iter().map(addresses).sum();
+    // A listener that is both TCP and TLS has one socket.
+    let tls = listen.tls.iter().filter(|tls| !listen.tcp.contains(tls));
+    let streams = listen.tcp.iter().chain(tls).chain(&listen.dtls);
+    let streams: usize = streams.map(addresses).sum();
+    (datagrams * workers + streams * stream_workers(settings, facts)) as u64
 }
 
 /// Fewer files than relay sockets and the rest take.
@@ -377,9 +427,9 @@ mod tests {
             };
             all(&[], &facts)
         };
-        assert_eq!(told(72), Vec::<String>::new());
-        for few in [71, 9] {
-            assert_says(&told(few)[0], &["about 72 at its start", "8 listeners"]);
+        assert_eq!(told(80), Vec::<String>::new());
+        for few in [79, 17] {
+            assert_says(&told(few)[0], &["about 80 at its start", "16 listeners"]);
         }
     }
 
@@ -415,7 +465,7 @@ mod tests {
         };
         let ports = ("TACITURN_RELAY__PORTS", "50000-50999");
         let warning = only(&[OPEN, ports], &facts);
-        assert_says(&warning, &["1024", "952 ", "not 1000", "LimitNOFILE=2048"]);
+        assert_says(&warning, &["1024", "944 ", "not 1000", "LimitNOFILE=2048"]);
         let fleet = ("TACITURN_POLICY__FLEET", "203.0.113.8");
         let always = ("TACITURN_RELAY__BIND", "always");
         for opens in [fleet, always] {
