@@ -7,10 +7,8 @@ use std::time::Duration;
 use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::dataplane::Handle;
+use crate::turn::Transport;
 use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Path};
-
-/// The transport of every listener there is.
-const UDP: &str = "udp";
 
 /// What a scrape reads.
 pub(super) fn text(dataplane: &Handle) -> prometheus::Result<String> {
@@ -19,6 +17,7 @@ pub(super) fn text(dataplane: &Handle) -> prometheus::Result<String> {
         workers: dataplane.counters(),
     };
     scrape.allocations()?;
+    scrape.connections()?;
     scrape.traffic()?;
     scrape.refusals()?;
     scrape.requests()?;
@@ -62,17 +61,18 @@ impl Scrape<'_> {
             "Allocations that are live.",
             &["transport"],
         )?;
-        let count = self.sum(|worker| worker.allocations.load(Ordering::Relaxed));
-        live.with_label_values(&[UDP])
-            .set(i64::try_from(count).unwrap_or(i64::MAX));
         let total = self.counter(
             "taciturn_allocations_total",
             "Allocations ever made.",
             &["transport"],
         )?;
-        total
-            .with_label_values(&[UDP])
-            .inc_by(self.sum(|w| w.allocations_total.total()));
+        for transport in Transport::ALL {
+            let label = [transport.label()];
+            let count = self.sum(|w| w.over(transport).allocations.load(Ordering::Relaxed));
+            live.with_label_values(&label).set(gauge(count));
+            let count = self.sum(|w| w.over(transport).allocations_total.total());
+            total.with_label_values(&label).inc_by(count);
+        }
         let misdirected = self.counter(
             "taciturn_misdirected_total",
             "Datagrams handed to the worker that owns their 5-tuple.",
@@ -82,6 +82,36 @@ impl Scrape<'_> {
         misdirected
             .with_label_values(&none)
             .inc_by(self.sum(|w| w.misdirected.total()));
+        Ok(())
+    }
+
+    fn connections(&self) -> prometheus::Result<()> {
+        let label = ["transport"];
+        let open = self.gauge(
+            "taciturn_connections",
+            "Connections of clients that are open.",
+            &label,
+        )?;
+        let total = self.counter(
+            "taciturn_connections_total",
+            "Connections of clients ever taken up, once their transport was known.",
+            &label,
+        )?;
+        let refused = self.counter(
+            "taciturn_connections_refused_total",
+            "Connections closed before an allocation was made, on a deadline or for want of room.",
+            &label,
+        )?;
+        let connected = Transport::ALL.into_iter().filter(|t| *t != Transport::Udp);
+        for transport in connected {
+            let label = [transport.label()];
+            let count = self.sum(|w| w.over(transport).connections.load(Ordering::Relaxed));
+            open.with_label_values(&label).set(gauge(count));
+            let count = self.sum(|w| w.over(transport).connections_total.total());
+            total.with_label_values(&label).inc_by(count);
+            let count = self.sum(|w| w.over(transport).connections_refused.total());
+            refused.with_label_values(&label).inc_by(count);
+        }
         Ok(())
     }
 
@@ -188,7 +218,7 @@ impl Scrape<'_> {
             let live = worker.allocations.load(Ordering::Relaxed);
             allocations
                 .with_label_values(&[&index])
-                .set(i64::try_from(live).unwrap_or(i64::MAX));
+                .set(gauge(live));
         }
         Ok(())
     }
@@ -222,4 +252,9 @@ impl Scrape<'_> {
             .inc_by(dataplane.lost_records());
         Ok(())
     }
+}
+
+/// A count as a gauge takes it.
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -63,26 +63,20 @@ impl Connected {
     /// Adds a message for a client; it is written, or its worker woken, with the flush.
     pub(crate) fn push(&mut self, to: FiveTuple, parts: [&[u8]; 3], worth: Worth, now: Tick) {
         let owner = self.shared.stream_workers.owner(to.listener);
-        let dropped = if owner == self.id {
-            self.streams.push(to, &parts, worth, now)
-        } else {
-            let ring = self.rings_out.iter_mut().find(|r| r.reader() == owner);
-            u64::from(!ring.is_some_and(|ring| ring.push(to, parts)))
-        };
-        if dropped > 0 {
-            self.counters.dropped(DropReason::QueueFull, dropped);
+        if owner == self.id {
+            self.streams.push(to, &parts, worth, now);
+            return;
+        }
+        let ring = self.rings_out.iter_mut().find(|r| r.reader() == owner);
+        if !ring.is_some_and(|ring| ring.push(to, parts)) {
+            self.counters.dropped(DropReason::QueueFull, 1);
         }
     }
 
     /// Takes what other workers have left for this one's clients.
     pub(crate) fn drain(&mut self, now: Tick) {
         for ring in &mut self.rings_in {
-            while ring.pop(|to, parts| {
-                let dropped = self.streams.push(to, &parts, Worth::Packet, now);
-                if dropped > 0 {
-                    self.counters.dropped(DropReason::QueueFull, dropped);
-                }
-            }) {}
+            while ring.pop(|to, parts| self.streams.push(to, &parts, Worth::Packet, now)) {}
         }
     }
 

@@ -131,11 +131,7 @@ pub(crate) fn accept(config: &Config, workers: StreamWorkers) -> Result<Acceptor
         bound: Vec::new(),
     };
     for (index, (address, spoken)) in (0..).zip(spoken(config)) {
-        let transport = match spoken {
-            Spoken::Plain | Spoken::Both => Transport::Tcp,
-            Spoken::Tls => Transport::Tls,
-        };
-        let failed = refused(transport, address);
+        let failed = refused(spoken.transport(), address);
         // As with UDP, a second daemon would join the group of the first.
         let alone = TcpListener::bind(address, Sharing::Alone, &options).map_err(&failed)?;
         let address = alone.local_addr();

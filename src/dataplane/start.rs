@@ -190,7 +190,7 @@ fn worker(
         id,
         Arc::clone(shared),
         Arc::clone(turn.counters()),
-        Streams::new(rules, desk.acceptors),
+        Streams::new(rules, desk.acceptors, Arc::clone(turn.counters())),
         desk.rings_out,
         desk.rings_in,
     );

@@ -4,6 +4,7 @@
 //! one is needed. Whatever was taken on the way is given back when a later step fails.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
@@ -279,6 +280,9 @@ impl<E: Environment> Server<E> {
         self.table.insert(allocation);
         self.publish(&tuple, now);
         self.counters.allocations_total.add(1);
+        let over = self.counters.over(tuple.listener.transport());
+        over.allocations_total.add(1);
+        over.allocations.fetch_add(1, Ordering::Relaxed);
         self.count_allocations();
     }
 

@@ -413,6 +413,8 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.remove(tuple) else {
             return;
         };
+        let over = self.counters.over(tuple.listener.transport());
+        over.allocations.fetch_sub(1, Ordering::Relaxed);
         self.environment.disown(*tuple);
         self.environment
             .release(allocation.subject, &allocation.standing);

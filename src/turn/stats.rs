@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::address::Transport;
 use super::clock::Tick;
 
 /// A counter that one thread adds to and any thread reads: a load and a store, no locked
@@ -121,6 +122,10 @@ labels! {
         SendRefused => "send_refused",
         /// The ring to another worker was full.
         QueueFull => "queue_full",
+        /// The client's connection is slower than what is sent to it.
+        SlowReader => "slow_reader",
+        /// A load balancer's datagram does not say for which client it is.
+        NoProxyHeader => "no_proxy_header",
     }
 }
 
@@ -227,6 +232,21 @@ const METHODS: &[&str] = &[
     "other",
 ];
 
+/// What one worker has of clients of one transport.
+#[derive(Debug, Default)]
+pub struct Over {
+    /// Allocations that are live.
+    pub allocations: AtomicU64,
+    /// Allocations ever made.
+    pub allocations_total: Counter,
+    /// Connections that are open.
+    pub connections: AtomicU64,
+    /// Connections ever taken up, once their transport was known.
+    pub connections_total: Counter,
+    /// Connections closed without an allocation: on a deadline, or for want of room.
+    pub connections_refused: Counter,
+}
+
 /// What one worker has counted.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -234,6 +254,7 @@ pub struct Counters {
     drops: [Counter; DROPS],
     auth_failures: [Counter; FAILURES],
     requests: [[Counter; CODES.len()]; METHODS.len()],
+    over: [Over; Transport::ALL.len()],
     /// Allocations that are live.
     pub allocations: AtomicU64,
     /// Allocations ever made.
@@ -249,6 +270,12 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// What concerns clients of one transport.
+    #[must_use]
+    pub const fn over(&self, transport: Transport) -> &Over {
+        &self.over[transport as usize]
+    }
+
     /// Counts a relayed run.
     pub(crate) fn relayed(&self, path: Path, direction: Direction, run: Volume) {
         let traffic = &self.traffic[path as usize][direction as usize];

@@ -107,7 +107,7 @@ fn tls_and_plain_turn_are_told_apart_on_one_port() {
     let mut plane = setup.start();
     let at = plane.reached_over(Transport::Tcp);
     assert_eq!(at, plane.reached_over(Transport::Tls), "one port for both");
-    let [(mut a, at_a), (mut b, _)] = pair(&mut plane, [Transport::Tcp, Transport::Tls]);
+    let [(a, at_a), (mut b, _)] = pair(&mut plane, [Transport::Tcp, Transport::Tls]);
     a.send_channel(CHANNEL, b"through");
     assert_eq!(b.receive(), Received::Data(at_a, b"through".to_vec()));
 }
@@ -162,7 +162,7 @@ fn slow_and_silent_connections_are_closed_on_deadlines() {
         }
         false
     });
-    let [(mut a, at_a), (mut b, _)] = pair(&mut plane, [Transport::Tcp, Transport::Tls]);
+    let [(a, at_a), (mut b, _)] = pair(&mut plane, [Transport::Tcp, Transport::Tls]);
     a.send_channel(CHANNEL, b"meanwhile");
     assert_eq!(b.receive(), Received::Data(at_a, b"meanwhile".to_vec()));
     assert!(half.is_closed_within(PATIENCE), "half a message");
@@ -179,19 +179,19 @@ fn slow_and_silent_connections_are_closed_on_deadlines() {
 fn a_reader_that_stops_loses_packets_and_holds_up_nobody() {
     for transport in [Transport::Tcp, Transport::Tls] {
         let mut plane = Setup::streams(1).start();
-        let [(mut a, at_a), (b, _)] = pair(&mut plane, [Transport::Udp, transport]);
-        let [(mut c, at_c), (mut d, _)] = pair(&mut plane, [Transport::Udp, transport]);
+        let [(a, at_a), (b, _)] = pair(&mut plane, [Transport::Udp, transport]);
+        let [(c, at_c), (mut d, _)] = pair(&mut plane, [Transport::Udp, transport]);
         // Far more than the kernel's buffers on both sides hold.
         let packet = [1; 1_200];
         for n in 0..20_000 {
             a.send_channel(CHANNEL, &packet);
-            if n % 1_000 == 0 {
+            if n % 100 == 0 {
                 c.send_channel(CHANNEL, b"meanwhile");
                 let expected = Received::Data(at_c, b"meanwhile".to_vec());
                 assert_eq!(d.receive(), expected, "{transport:?}");
             }
         }
-        assert!(plane.drops(DropReason::QueueFull) > 0, "nothing was lost");
+        assert!(plane.drops(DropReason::SlowReader) > 0, "nothing was lost");
         // What it gets when it reads on is whole.
         let mut b = b;
         let first = b.receive();

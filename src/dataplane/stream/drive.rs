@@ -148,24 +148,21 @@ impl Worker {
 }
 
 impl Streams {
-    /// Adds a message to what waits for a client; says how many packets were dropped.
-    pub(crate) fn push(
-        &mut self,
-        tuple: FiveTuple,
-        parts: &[&[u8]],
-        worth: Worth,
-        now: Tick,
-    ) -> u64 {
+    /// Adds a message to what waits for a client.
+    pub(crate) fn push(&mut self, tuple: FiveTuple, parts: &[&[u8]], worth: Worth, now: Tick) {
         let Some(at) = self.by_tuple.get(&tuple).copied() else {
             // It has just gone.
-            return 1;
+            self.counters.dropped(DropReason::NoLanding, 1);
+            return;
         };
         let Some(connection) = self.connection(at) else {
-            return 1;
+            return;
         };
         let pushed = connection.push(parts, worth, now);
         self.mark(at);
-        pushed.dropped
+        if pushed.dropped > 0 {
+            self.counters.dropped(DropReason::SlowReader, pushed.dropped);
+        }
     }
 
     /// Writes to every connection that has something waiting.

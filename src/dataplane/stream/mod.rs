@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -30,6 +31,7 @@ use crate::dataplane::source::Source;
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{TcpListener, TcpStream};
 use crate::dataplane::tls::TlsKeys;
+use crate::turn::stats::Counters;
 use crate::turn::{FiveTuple, ListenerId, Tick, Transport};
 
 use connection::Connection;
@@ -118,13 +120,12 @@ pub(crate) struct Streams {
     /// Whose connection is gone; the server does not know yet.
     gone: Vec<FiveTuple>,
     next_sweep: Tick,
-    /// Connections closed before their client had an allocation, on a deadline or for want of room.
-    shut_out: u64,
+    counters: Arc<Counters>,
 }
 
 impl Streams {
     /// No connection yet.
-    pub(crate) fn new(rules: Rules, acceptors: Vec<Acceptor>) -> Self {
+    pub(crate) fn new(rules: Rules, acceptors: Vec<Acceptor>, counters: Arc<Counters>) -> Self {
         Self {
             rules,
             acceptors,
@@ -137,7 +138,7 @@ impl Streams {
             strangers: VecDeque::new(),
             gone: Vec::new(),
             next_sweep: Tick::default(),
-            shut_out: 0,
+            counters,
         }
     }
 
@@ -147,11 +148,6 @@ impl Streams {
             house.watch(&acceptor.socket, Source::Acceptor(index))?;
         }
         Ok(())
-    }
-
-    /// How many connections there are.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len()
     }
 
     /// When deadlines are looked at next, if there are any.
@@ -209,8 +205,9 @@ impl Streams {
         house: &Surroundings,
         now: Tick,
     ) {
+        let over = self.counters.over(spoken.transport());
         if self.slots.len() >= CONNECTIONS_MAX {
-            self.shut_out += 1;
+            over.connections_refused.add(1);
             return;
         }
         let header = if proxy::trusts(&self.rules.trusted, from.ip()) {
@@ -231,6 +228,7 @@ impl Streams {
             tracing::debug!(%error, "a connection cannot be watched");
             return;
         }
+        over.connections.fetch_add(1, Ordering::Relaxed);
         let newcomer = Newcomer::new(stream, place, from, header, spoken, now);
         entry.insert(Slot {
             generation: at.generation,
@@ -281,6 +279,12 @@ impl Streams {
         else {
             return;
         };
+        let (before, after) = (newcomer.transport(), tuple.listener.transport());
+        // Where both are spoken it was taken for plain at first.
+        self.uncount(before);
+        let over = self.counters.over(after);
+        over.connections_total.add(1);
+        over.connections.fetch_add(1, Ordering::Relaxed);
         let stream = newcomer.stream;
         let connection = match (tuple.listener.transport(), &self.rules.tls) {
             (Transport::Tls, Some(keys)) => {
@@ -292,6 +296,7 @@ impl Streams {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::warn!(%error, "a TLS connection cannot begin");
+                self.uncount(tuple.listener.transport());
                 return;
             }
         };
@@ -306,6 +311,11 @@ impl Streams {
             entry: Entry::Connection(Box::new(connection)),
         });
         self.by_tuple.insert(tuple, at);
+    }
+
+    fn uncount(&self, transport: Transport) {
+        let over = self.counters.over(transport);
+        over.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn entry(&mut self, at: At) -> Option<&mut Entry> {
@@ -340,6 +350,7 @@ impl Streams {
         let Some(slot) = self.slots.try_remove(at.slot as usize) else {
             return;
         };
+        self.uncount(slot.entry.transport());
         match slot.entry {
             Entry::Newcomer(newcomer) => house.unwatch(&newcomer.stream),
             Entry::Connection(mut connection) => {
@@ -380,9 +391,8 @@ impl Streams {
                 slot.is_some_and(|slot| slot.entry.is_late(now, &is_known))
             })
             .collect();
-        self.shut_out += late.len() as u64;
         for at in late {
-            self.close(at, house);
+            self.refuse(at, house);
         }
         self.strangers.retain(|at| {
             let slot = self.slots.get(at.slot as usize);
@@ -401,10 +411,18 @@ impl Streams {
             };
             let slot = self.slots.get(at.slot as usize);
             if slot.is_some_and(|s| s.generation == at.generation && !s.is_known(&is_known)) {
-                self.shut_out += 1;
-                self.close(at, house);
+                self.refuse(at, house);
             }
         }
+    }
+
+    /// Closes a connection whose client has no allocation.
+    fn refuse(&mut self, at: At, house: &Surroundings) {
+        if let Some(entry) = self.entry(at) {
+            let transport = entry.transport();
+            self.counters.over(transport).connections_refused.add(1);
+        }
+        self.close(at, house);
     }
 }
 
@@ -418,6 +436,13 @@ impl Slot {
 }
 
 impl Entry {
+    const fn transport(&self) -> Transport {
+        match self {
+            Self::Newcomer(newcomer) => newcomer.transport(),
+            Self::Connection(connection) => connection.tuple.listener.transport(),
+        }
+    }
+
     fn is_late(&self, now: Tick, is_known: impl Fn(FiveTuple) -> bool) -> bool {
         match self {
             Self::Newcomer(newcomer) => now.since(newcomer.since) > OPENING,

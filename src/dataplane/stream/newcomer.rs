@@ -28,6 +28,16 @@ pub(crate) enum Spoken {
     Both,
 }
 
+impl Spoken {
+    /// What a connection counts as until more is known.
+    pub(crate) const fn transport(self) -> Transport {
+        match self {
+            Self::Plain | Self::Both => Transport::Tcp,
+            Self::Tls => Transport::Tls,
+        }
+    }
+}
+
 /// Whether a header precedes everything else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Header {
@@ -76,6 +86,11 @@ impl Newcomer {
             spoken,
             seen: Vec::new(),
         }
+    }
+
+    /// As [`Spoken::transport`].
+    pub(crate) const fn transport(&self) -> Transport {
+        self.spoken.transport()
     }
 
     /// Reads what has come, if anything has to be read to know it.
