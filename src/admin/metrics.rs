@@ -216,9 +216,7 @@ impl Scrape<'_> {
                 .with_label_values(&[&index])
                 .inc_by(worker.datagrams.total());
             let live = worker.allocations.load(Ordering::Relaxed);
-            allocations
-                .with_label_values(&[&index])
-                .set(gauge(live));
+            allocations.with_label_values(&[&index]).set(gauge(live));
         }
         Ok(())
     }

@@ -1,14 +1,17 @@
 //! The clients that are not on plain UDP, wherever their connection is: with this worker, or beyond
 //! a ring with the one that owns it. UDP workers have none of their own.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::dataplane::balancers::KnownBalancers;
+use crate::dataplane::proxy::{self, Parsed};
 use crate::dataplane::ring::{RingIn, RingOut};
 use crate::dataplane::shared::Shared;
 use crate::dataplane::stream::{Streams, Worth};
 use crate::dataplane::surroundings::Surroundings;
 use crate::turn::stats::{Counters, DropReason};
-use crate::turn::{FiveTuple, ListenerId, Tick, WorkerId};
+use crate::turn::{ClientAddr, FiveTuple, ListenerId, Tick, WorkerId};
 
 /// Which workers have connections. The listeners of other transports than UDP are numbered so that
 /// their place tells the worker that owns them.
@@ -39,10 +42,11 @@ pub(crate) struct Connected {
     pub(crate) streams: Streams,
     rings_out: Vec<RingOut>,
     rings_in: Vec<RingIn>,
+    balancers: KnownBalancers,
 }
 
 impl Connected {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         id: WorkerId,
         shared: Arc<Shared>,
         counters: Arc<Counters>,
@@ -57,7 +61,38 @@ impl Connected {
             streams,
             rings_out,
             rings_in,
+            balancers: KnownBalancers::default(),
         }
+    }
+
+    /// Whether datagrams from this source are those of a load balancer.
+    pub(crate) fn trusts(&self, source: IpAddr) -> bool {
+        self.streams.trusts(source)
+    }
+
+    /// Whose datagram came through the load balancer `source`, and how long its header is; a datagram
+    /// without one is counted.
+    pub(crate) fn behind(
+        &mut self,
+        source: SocketAddr,
+        datagram: &[u8],
+    ) -> Option<(ClientAddr, usize)> {
+        let known = match proxy::parse_datagram(datagram) {
+            Parsed::Header {
+                len,
+                client: Some(client),
+            } => {
+                let via = self.shared.balancers.number(source, &mut self.balancers);
+                via.map(|via| (ClientAddr::behind(client.expose(), via), len))
+            }
+            // It speaks for itself, as in a health check.
+            Parsed::Header { len, client: None } => Some((ClientAddr::new(source), len)),
+            Parsed::NeedMore | Parsed::Absent | Parsed::Invalid => None,
+        };
+        if known.is_none() {
+            self.counters.dropped(DropReason::NoProxyHeader, 1);
+        }
+        known
     }
 
     /// Adds a message for a client; it is written, or its worker woken, with the flush.

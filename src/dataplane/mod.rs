@@ -4,6 +4,7 @@
 //! [`Dataplane::start`] binds every listener before any worker reads, and from then on only
 //! [`Handle`] speaks to the workers: it reads counters and leaves bounded commands.
 
+mod balancers;
 mod connected;
 mod directory;
 mod journal;

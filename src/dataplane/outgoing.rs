@@ -80,7 +80,10 @@ impl Outgoing {
                 if listener.batch.is_full() {
                     listener.flush(incoming, &self.counters);
                 }
-                let to = tuple.client.expose();
+                let Some(to) = relays.way_to(tuple.client) else {
+                    self.counters.dropped(DropReason::SendRefused, 1);
+                    return;
+                };
                 listener.batch.push(incoming, packet, (), to, ecn);
             }
             Target::Peer {
@@ -111,7 +114,8 @@ impl Outgoing {
         let sent = match to {
             Target::Client(tuple) => self
                 .listener(tuple.listener)
-                .map(|socket| send_parts(socket, parts, tuple.client.expose(), ecn)),
+                .zip(relays.way_to(tuple.client))
+                .map(|(socket, to)| send_parts(socket, parts, to, ecn)),
             Target::Peer {
                 from,
                 to,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Mutex, PoisonError};
 
+use crate::dataplane::balancers::Balancers;
 use crate::dataplane::connected::StreamWorkers;
 use crate::dataplane::directory::Directory;
 use crate::dataplane::owners::Owners;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) relays: Vec<RelayAddress>,
     /// Whose the clients are that are not on UDP.
     pub(crate) stream_workers: StreamWorkers,
+    pub(crate) balancers: Balancers,
     ports: Mutex<PortPool>,
     users: Mutex<Users>,
 }
@@ -114,6 +116,7 @@ impl Shared {
             mailboxes,
             relays,
             stream_workers,
+            balancers: Balancers::default(),
             ports: Mutex::new(ports),
             users: Mutex::default(),
         }

@@ -18,7 +18,8 @@ use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
 use crate::turn::quota::Admitted;
 use crate::turn::route::{Landing, Landings, Standing};
 use crate::turn::{
-    AllocationId, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
+    AllocationId, ClientAddr, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, Via,
+    WorkerId,
 };
 
 /// A relay socket and whose it is.
@@ -69,6 +70,14 @@ impl Surroundings {
             relays: RelaySockets::default(),
             options,
             notices: Vec::new(),
+        }
+    }
+
+    /// Where datagrams for a client go: to itself, or to the load balancer in front of it.
+    pub(crate) fn way_to(&self, client: ClientAddr) -> Option<SocketAddr> {
+        match client.via() {
+            Via::DIRECT => Some(client.expose()),
+            via => self.shared.balancers.address(via),
         }
     }
 

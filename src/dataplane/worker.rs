@@ -343,12 +343,18 @@ impl Worker {
     /// What is in slot `index` of the batch came in by `door`: a datagram, or several of one flow.
     fn handle(&mut self, index: usize, socket: Socket, clock: Clock) {
         let received = self.incoming.datagram(index);
-        let door = match socket {
+        let mut door = match socket {
             Socket::Listener(listener) => Door::Client(FiveTuple {
                 client: ClientAddr::new(received.source),
                 listener,
             }),
             Socket::Relay(id) => Door::Relay(id, PeerAddr::new(received.source)),
+        };
+        let balancer = match socket {
+            Socket::Listener(listener) if self.connected.trusts(received.source.ip()) => {
+                Some(listener)
+            }
+            Socket::Listener(_) | Socket::Relay(_) => None,
         };
         if received.truncated {
             self.counters.dropped(DropReason::TooLarge, 1);
@@ -359,17 +365,26 @@ impl Worker {
         loop {
             let stop = end.min(start + received.segment);
             self.counters.datagrams.add(1);
-            self.handle_segment(
-                Segment {
+            let mut begin = start;
+            if let Some(listener) = balancer {
+                let datagram = self.incoming.bytes(index, start..stop).unwrap_or_default();
+                match self.connected.behind(received.source, datagram) {
+                    Some((client, header)) => {
+                        door = Door::Client(FiveTuple { client, listener });
+                        begin += header;
+                    }
+                    None => begin = stop,
+                }
+            }
+            if begin < stop || balancer.is_none() {
+                let segment = Segment {
                     index,
-                    start,
+                    start: begin,
                     stop,
                     end,
-                },
-                door,
-                received.ecn,
-                clock,
-            );
+                };
+                self.handle_segment(segment, door, received.ecn, clock);
+            }
             start = stop;
             if start >= end {
                 return;

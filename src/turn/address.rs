@@ -7,15 +7,38 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-/// A client's transport address as this server sees it (the server-reflexive transport address).
+/// A client's transport address as this server sees it (the server-reflexive transport address), or
+/// as a load balancer in front of it says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ClientAddr(SocketAddr);
+pub struct ClientAddr(SocketAddr, Via);
+
+/// Which way leads to a client: straight, or through a load balancer whose address the data plane
+/// keeps under this number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Via(pub u32);
+
+impl Via {
+    /// Straight.
+    pub const DIRECT: Self = Self(0);
+}
 
 impl ClientAddr {
     /// Takes a datagram's source address.
     #[must_use]
     pub const fn new(addr: SocketAddr) -> Self {
-        Self(addr)
+        Self(addr, Via::DIRECT)
+    }
+
+    /// Takes what a load balancer says is the source of a datagram that came through it.
+    #[must_use]
+    pub const fn behind(addr: SocketAddr, via: Via) -> Self {
+        Self(addr, via)
+    }
+
+    /// The way to it.
+    #[must_use]
+    pub const fn via(self) -> Via {
+        self.1
     }
 
     /// The address itself, for a send or for XOR-MAPPED-ADDRESS; never for a log or a label.
@@ -182,12 +205,13 @@ pub struct FiveTuple {
     pub listener: ListenerId,
 }
 
-/// A [`FiveTuple`] in 24 bytes, to be hashed, compared and kept where there are many.
+/// A [`FiveTuple`] in 28 bytes, to be hashed, compared and kept where there are many.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TupleKey {
     /// An IPv4 address as an IPv4-mapped one.
     ip: [u32; 4],
     scope: u32,
+    via: u32,
     port: u16,
     listener: u16,
 }
@@ -196,7 +220,7 @@ pub(crate) struct TupleKey {
 const NO_SCOPE: u32 = u32::MAX;
 
 impl FiveTuple {
-    /// The same in 24 bytes.
+    /// The same in 28 bytes.
     pub(crate) const fn key(&self) -> TupleKey {
         let (ip, scope) = match self.client.0 {
             SocketAddr::V4(addr) => ([0, 0, 0xffff, addr.ip().to_bits()], NO_SCOPE),
@@ -215,6 +239,7 @@ impl FiveTuple {
         TupleKey {
             ip,
             scope,
+            via: self.client.1.0,
             port: self.client.0.port(),
             listener: self.listener.0,
         }
@@ -243,7 +268,9 @@ impl Hash for TupleKey {
         state.write_u64(a << 32 | b);
         state.write_u64(c << 32 | d);
         let ends = u64::from(self.listener) << 16 | u64::from(self.port);
-        state.write_u64(u64::from(self.scope) << 32 | ends);
+        // Whoever has a scope comes from this link, and not through a load balancer.
+        let scope = self.scope ^ self.via;
+        state.write_u64(u64::from(scope) << 32 | ends);
     }
 }
 
@@ -289,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn five_tuples_differ_by_address_port_scope_family_and_listener_but_not_by_flow() {
+    fn five_tuples_differ_by_address_port_scope_family_way_and_listener_but_not_by_flow() {
         let tuple = |addr: SocketAddr, listener| FiveTuple {
             client: ClientAddr::new(addr),
             listener: ListenerId(listener),
@@ -303,7 +330,12 @@ mod tests {
             ))
         };
         let mapped = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped();
+        let behind = FiveTuple {
+            client: ClientAddr::behind(SocketAddr::from(([192, 0, 2, 1], 1)), Via(1)),
+            listener: ListenerId(0),
+        };
         let all = [
+            behind,
             tuple(SocketAddr::from(([192, 0, 2, 1], 1)), 0),
             tuple(SocketAddr::from(([192, 0, 2, 2], 1)), 0),
             tuple(SocketAddr::from(([192, 0, 2, 1], 2)), 0),

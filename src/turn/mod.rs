@@ -55,7 +55,9 @@ use rand::{Rng, SeedableRng};
 use crate::proto::{ChannelRange, Class, DecodeError, Kind, Message, Method, classify};
 
 pub(crate) use address::TupleKey;
-pub use address::{ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, WorkerId};
+pub use address::{
+    ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, Via, WorkerId,
+};
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
 pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};

@@ -12,7 +12,7 @@ use taciturn::turn::{EndReason, Transport};
 
 use crate::loopback::client::{Client, SUCCESS};
 use crate::loopback::message::Received;
-use crate::loopback::plane::{Plane, Setup};
+use crate::loopback::plane::{Plane, Setup, V4};
 use crate::loopback::stream::Stream;
 use crate::loopback::{PATIENCE, eventually};
 
@@ -218,10 +218,7 @@ fn a_client_that_comes_from_the_same_port_again_begins_anew() {
     again.connect(&server.into()).unwrap();
     let mut client = plane.client_over(Transport::Tcp);
     client.stream = Some(Stream::of(again.into()));
-    assert_eq!(
-        client.try_allocate(crate::loopback::plane::V4).code(),
-        SUCCESS
-    );
+    assert_eq!(client.try_allocate(V4).code(), SUCCESS);
 }
 
 /// The sources of connections are validated by TCP itself, so that the cap on answers to strangers
@@ -268,4 +265,45 @@ fn a_trusted_load_balancer_says_for_whom_it_speaks() {
         0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     ]);
     assert!(stream.is_closed_within(PATIENCE), "no header");
+}
+
+/// PROXY protocol version 2 on UDP: every datagram says for which client it is, the answer goes back
+/// to the load balancer, and two clients behind one port of it are two.
+#[test]
+fn datagrams_of_a_trusted_load_balancer_say_for_whom_they_are() {
+    let mut setup = Setup::streams(1);
+    setup.trusted = vec!["127.0.0.0/8"];
+    let mut plane = setup.start();
+    let header = |host: u8| {
+        let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c".to_vec();
+        header.extend_from_slice(&[192, 0, 2, host, 198, 51, 100, 1]);
+        header.extend_from_slice(&[4_242_u16.to_be_bytes(), 3_478_u16.to_be_bytes()].concat());
+        header
+    };
+    let mut clients = [1, 2].map(|host| {
+        let mut client = plane.client(V4);
+        client.prefix = header(host);
+        (host, client)
+    });
+    let shared = clients[0].1.socket.try_clone().unwrap();
+    clients[1].1.socket = shared;
+    let mut relayed = Vec::new();
+    for (host, client) in &mut clients {
+        let answer = client.request(Method::BINDING, |r| r);
+        let told = SocketAddr::from(([192, 0, 2, *host], 4_242));
+        assert_eq!(answer.mapped(), Some(told));
+        relayed.push(client.allocate(V4));
+    }
+    let [(_, a), (_, b)] = &mut clients;
+    assert_eq!(a.bind(CHANNEL, relayed[1]), SUCCESS);
+    assert_eq!(b.permit(relayed[0]), SUCCESS);
+    a.send_channel(CHANNEL, b"through the balancer");
+    let expected = Received::Data(relayed[0], b"through the balancer".to_vec());
+    assert_eq!(b.receive(), expected);
+    let stranger = plane.client(V4);
+    plane.drops_by(DropReason::NoProxyHeader, 1, || {
+        stranger.send_raw(&[
+            0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ]);
+    });
 }

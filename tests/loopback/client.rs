@@ -38,6 +38,8 @@ pub(crate) struct Client {
     pub(crate) socket: UdpSocket,
     /// What it speaks over instead of the socket.
     pub(crate) stream: Option<Stream>,
+    /// What stands in front of each of its datagrams.
+    pub(crate) prefix: Vec<u8>,
     pub(crate) server: SocketAddr,
     pub(crate) credential: Credential,
     /// What the last challenge said.
@@ -62,6 +64,7 @@ impl Client {
         Self {
             socket: UdpSocket::bind(SocketAddr::new(local, 0)).unwrap(),
             stream: None,
+            prefix: Vec::new(),
             server,
             credential,
             realm: None,
@@ -92,10 +95,9 @@ impl Client {
         if let Some(stream) = &self.stream {
             return stream.send(bytes);
         }
-        assert_eq!(
-            self.socket.send_to(bytes, self.server).unwrap(),
-            bytes.len()
-        );
+        let whole = [&self.prefix, bytes].concat();
+        let sent = self.socket.send_to(&whole, self.server).unwrap();
+        assert_eq!(sent, whole.len());
     }
 
     fn transaction(&mut self) -> [u8; 12] {

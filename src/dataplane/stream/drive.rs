@@ -161,7 +161,8 @@ impl Streams {
         let pushed = connection.push(parts, worth, now);
         self.mark(at);
         if pushed.dropped > 0 {
-            self.counters.dropped(DropReason::SlowReader, pushed.dropped);
+            self.counters
+                .dropped(DropReason::SlowReader, pushed.dropped);
         }
     }
 

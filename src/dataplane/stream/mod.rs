@@ -17,7 +17,7 @@ mod queue;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -142,6 +142,11 @@ impl Streams {
         }
     }
 
+    /// Whether a PROXY header is expected from this source.
+    pub(crate) fn trusts(&self, source: IpAddr) -> bool {
+        !self.rules.trusted.is_empty() && proxy::trusts(&self.rules.trusted, source)
+    }
+
     /// Has the poller watch every acceptor.
     pub(crate) fn watch(&self, house: &Surroundings) -> io::Result<()> {
         for (index, acceptor) in (0..).zip(&self.acceptors) {
@@ -210,7 +215,7 @@ impl Streams {
             over.connections_refused.add(1);
             return;
         }
-        let header = if proxy::trusts(&self.rules.trusted, from.ip()) {
+        let header = if self.trusts(from.ip()) {
             Header::Expected
         } else {
             Header::None
