@@ -5,6 +5,8 @@
 //! [`Handle`] speaks to the workers: it reads counters and leaves bounded commands.
 
 mod directory;
+#[cfg(feature = "dtls")]
+pub mod dtls;
 mod journal;
 mod listeners;
 mod outgoing;
