@@ -1,6 +1,7 @@
 //! The clients that are not on plain UDP, wherever their connection is: with this worker, or beyond
 //! a ring with the one that owns it. UDP workers have none of their own.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -8,10 +9,10 @@ use crate::dataplane::balancers::KnownBalancers;
 use crate::dataplane::proxy::{self, Parsed};
 use crate::dataplane::ring::{RingIn, RingOut};
 use crate::dataplane::shared::Shared;
-use crate::dataplane::stream::{Streams, Worth};
+use crate::dataplane::stream::{Sessions, Streams, Worth};
 use crate::dataplane::surroundings::Surroundings;
 use crate::turn::stats::{Counters, DropReason};
-use crate::turn::{ClientAddr, FiveTuple, ListenerId, Tick, WorkerId};
+use crate::turn::{ClientAddr, FiveTuple, ListenerId, Tick, Transport, WorkerId};
 
 /// Which workers have connections. The listeners of other transports than UDP are numbered so that
 /// their place tells the worker that owns them.
@@ -40,6 +41,7 @@ pub(crate) struct Connected {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
     pub(crate) streams: Streams,
+    pub(crate) sessions: Sessions,
     rings_out: Vec<RingOut>,
     rings_in: Vec<RingIn>,
     balancers: KnownBalancers,
@@ -51,6 +53,7 @@ impl Connected {
         shared: Arc<Shared>,
         counters: Arc<Counters>,
         streams: Streams,
+        sessions: Sessions,
         rings_out: Vec<RingOut>,
         rings_in: Vec<RingIn>,
     ) -> Self {
@@ -59,6 +62,7 @@ impl Connected {
             shared,
             counters,
             streams,
+            sessions,
             rings_out,
             rings_in,
             balancers: KnownBalancers::default(),
@@ -99,7 +103,7 @@ impl Connected {
     pub(crate) fn push(&mut self, to: FiveTuple, parts: [&[u8]; 3], worth: Worth, now: Tick) {
         let owner = self.shared.stream_workers.owner(to.listener);
         if owner == self.id {
-            self.streams.push(to, &parts, worth, now);
+            self.push_here(to, &parts, worth, now);
             return;
         }
         let ring = self.rings_out.iter_mut().find(|r| r.reader() == owner);
@@ -108,11 +112,46 @@ impl Connected {
         }
     }
 
+    fn push_here(&mut self, to: FiveTuple, parts: &[&[u8]], worth: Worth, now: Tick) {
+        if to.listener.transport() == Transport::Dtls {
+            self.sessions.push(to, parts);
+        } else {
+            self.streams.push(to, parts, worth, now);
+        }
+    }
+
     /// Takes what other workers have left for this one's clients.
     pub(crate) fn drain(&mut self, now: Tick) {
-        for ring in &mut self.rings_in {
-            while ring.pop(|to, parts| self.streams.push(to, &parts, Worth::Packet, now)) {}
+        let mut rings = std::mem::take(&mut self.rings_in);
+        for ring in &mut rings {
+            while ring.pop(|to, parts| self.push_here(to, &parts, Worth::Packet, now)) {}
         }
+        self.rings_in = rings;
+    }
+
+    /// When a deadline of a client is to be looked at.
+    pub(crate) fn poll_timeout(&self) -> Option<Tick> {
+        let deadlines = [self.streams.poll_timeout(), self.sessions.poll_timeout()];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// Has the poller watch where clients come.
+    pub(crate) fn watch(&self, house: &Surroundings) -> io::Result<()> {
+        self.streams.watch(house)?;
+        self.sessions.watch(house)
+    }
+
+    /// Whose connection or session is gone, one by one.
+    pub(crate) fn take_gone(&mut self) -> Option<FiveTuple> {
+        self.streams
+            .take_gone()
+            .or_else(|| self.sessions.take_gone())
+    }
+
+    /// Ends everything, because the worker stops.
+    pub(crate) fn close_all(&mut self, house: &Surroundings) {
+        self.streams.close_all(house);
+        self.sessions.close_all();
     }
 
     /// Writes what waits, and wakes whom this worker has left something.

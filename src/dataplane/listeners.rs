@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::dataplane::connected::StreamWorkers;
-use crate::dataplane::stream::{Acceptor, Spoken};
+use crate::dataplane::stream::{Acceptor, DtlsSocket, Spoken};
 use crate::dataplane::sys::{Sharing, SocketOptions, TcpListener, UdpSocket, local_addresses};
 use crate::dataplane::{Config, StartError, system};
 use crate::turn::Transport;
@@ -76,7 +76,16 @@ pub(crate) fn bind(
     workers: usize,
     options: &SocketOptions,
 ) -> Result<Vec<UdpSocket>, StartError> {
-    let failed = refused(Transport::Udp, address);
+    bind_for(Transport::Udp, address, workers, options)
+}
+
+fn bind_for(
+    transport: Transport,
+    address: SocketAddr,
+    workers: usize,
+    options: &SocketOptions,
+) -> Result<Vec<UdpSocket>, StartError> {
+    let failed = refused(transport, address);
     // With SO_REUSEPORT a second daemon would join the group of the first and take half its
     // flows; a socket without it finds out whether somebody is there.
     drop(UdpSocket::relay(address, options).map_err(&failed)?);
@@ -110,24 +119,27 @@ pub(crate) fn for_all(
     Ok(group)
 }
 
-/// Where connections are taken.
+/// Where clients of other transports than UDP are taken.
 #[derive(Debug, Default)]
-pub(crate) struct Acceptors {
+pub(crate) struct Doors {
     /// By stream worker.
-    pub(crate) groups: Vec<Vec<Acceptor>>,
+    pub(crate) acceptors: Vec<Vec<Acceptor>>,
+    /// By stream worker.
+    pub(crate) dtls: Vec<Vec<DtlsSocket>>,
     /// What clients may use, wildcards expanded.
     pub(crate) bound: Vec<(Transport, SocketAddr)>,
 }
 
-/// Binds the TCP and TLS listeners, a socket per stream worker. A connection has a local address of
+/// Binds the TCP, TLS and DTLS listeners, a socket of each per stream worker. A connection has a local address of
 /// its own, so that one socket serves a wildcard, and addresses that come later with it.
-pub(crate) fn accept(config: &Config, workers: StreamWorkers) -> Result<Acceptors, StartError> {
+pub(crate) fn open_doors(config: &Config, workers: StreamWorkers) -> Result<Doors, StartError> {
     let options = SocketOptions {
         receive_buffer: config.listen_buffer,
         dscp: config.dscp,
     };
-    let mut acceptors = Acceptors {
-        groups: (0..workers.count).map(|_| Vec::new()).collect(),
+    let mut doors = Doors {
+        acceptors: (0..workers.count).map(|_| Vec::new()).collect(),
+        dtls: (0..workers.count).map(|_| Vec::new()).collect(),
         bound: Vec::new(),
     };
     for (index, (address, spoken)) in (0..).zip(spoken(config)) {
@@ -136,7 +148,7 @@ pub(crate) fn accept(config: &Config, workers: StreamWorkers) -> Result<Acceptor
         let alone = TcpListener::bind(address, Sharing::Alone, &options).map_err(&failed)?;
         let address = alone.local_addr();
         drop(alone);
-        for (worker, group) in (0..).zip(&mut acceptors.groups) {
+        for (worker, group) in (0..).zip(&mut doors.acceptors) {
             let socket = TcpListener::bind(address, Sharing::Group, &options).map_err(&failed)?;
             group.push(Acceptor {
                 socket,
@@ -146,14 +158,31 @@ pub(crate) fn accept(config: &Config, workers: StreamWorkers) -> Result<Acceptor
         }
         for wanted in expand(&[address]).map_err(system("list addresses"))? {
             if spoken != Spoken::Tls {
-                acceptors.bound.push((Transport::Tcp, wanted.address));
+                doors.bound.push((Transport::Tcp, wanted.address));
             }
             if spoken != Spoken::Plain {
-                acceptors.bound.push((Transport::Tls, wanted.address));
+                doors.bound.push((Transport::Tls, wanted.address));
             }
         }
     }
-    Ok(acceptors)
+    let dtls = expand(&config.listen_dtls).map_err(system("list addresses"))?;
+    for (index, wanted) in (0..).zip(dtls) {
+        let count = usize::from(workers.count);
+        let group = match bind_for(Transport::Dtls, wanted.address, count, &options) {
+            Ok(group) => group,
+            Err(error) if wanted.may_come_later(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let bound = group.first().map(UdpSocket::local_addr);
+        doors
+            .bound
+            .extend(bound.map(|address| (Transport::Dtls, address)));
+        for (worker, (sockets, socket)) in (0..).zip(doors.dtls.iter_mut().zip(group)) {
+            let place = workers.place(index, worker);
+            sockets.push(DtlsSocket { socket, place });
+        }
+    }
+    Ok(doors)
 }
 
 /// Each address once, with what is spoken there. Ports that are still to be chosen differ.

@@ -7,6 +7,8 @@
 mod balancers;
 mod connected;
 mod directory;
+#[cfg(feature = "dtls")]
+pub mod dtls;
 mod journal;
 mod listeners;
 mod outgoing;

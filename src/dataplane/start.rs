@@ -13,10 +13,10 @@ use tokio::sync::mpsc;
 use crate::dataplane::connected::{Connected, StreamWorkers};
 use crate::dataplane::directory::Directory;
 use crate::dataplane::journal::Journal;
-use crate::dataplane::listeners::{self, Acceptors};
+use crate::dataplane::listeners::{self, Doors};
 use crate::dataplane::ring::{RingIn, RingOut, ring};
 use crate::dataplane::shared::{Command, MAILBOX, Mailbox, Shared};
-use crate::dataplane::stream::{Acceptor, Rules, Streams};
+use crate::dataplane::stream::{Acceptor, DtlsSocket, Rules, Sessions, Streams};
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{self, Poller, SocketOptions, UdpSocket, Waker};
 use crate::dataplane::worker::{Parts, Reads, Worker};
@@ -33,6 +33,7 @@ const STREAM_WORKERS: usize = 8;
 struct Desk {
     listeners: Vec<UdpSocket>,
     acceptors: Vec<Acceptor>,
+    dtls: Vec<DtlsSocket>,
     rings_out: Vec<RingOut>,
     rings_in: Vec<RingIn>,
     mailbox: Receiver<Command>,
@@ -49,14 +50,14 @@ pub(super) fn start(
     };
     let streams = stream_workers(&config, udp);
     let (groups, bound) = bind_all(udp, &config)?;
-    let acceptors = listeners::accept(&config, streams)?;
-    let others = acceptors.bound.clone();
+    let doors = listeners::open_doors(&config, streams)?;
+    let others = doors.bound.clone();
     let all = udp + usize::from(streams.count);
     let (mailboxes, receivers) = mailboxes(all)?;
     let shared = share(&config, mailboxes, streams)?;
     let (journal, records) = Journal::new();
 
-    let desks = desks(streams, groups, acceptors, receivers)?;
+    let desks = desks(streams, groups, doors, receivers)?;
     let mut counters = Vec::new();
     let mut ready = Vec::new();
     for (id, desk) in (0..).map(WorkerId).zip(desks) {
@@ -133,7 +134,7 @@ fn share(
 fn desks(
     streams: StreamWorkers,
     groups: Vec<Vec<UdpSocket>>,
-    acceptors: Acceptors,
+    doors: Doors,
     receivers: Vec<Receiver<Command>>,
 ) -> Result<Vec<Desk>, StartError> {
     let mut desks: Vec<Desk> = receivers
@@ -141,6 +142,7 @@ fn desks(
         .map(|mailbox| Desk {
             listeners: Vec::new(),
             acceptors: Vec::new(),
+            dtls: Vec::new(),
             rings_out: Vec::new(),
             rings_in: Vec::new(),
             mailbox,
@@ -153,8 +155,10 @@ fn desks(
         }
     }
     let first = usize::from(streams.first);
-    for (desk, group) in desks.iter_mut().skip(first).zip(acceptors.groups) {
-        desk.acceptors = group;
+    let doors = doors.acceptors.into_iter().zip(doors.dtls);
+    for (desk, (acceptors, dtls)) in desks.iter_mut().skip(first).zip(doors) {
+        desk.acceptors = acceptors;
+        desk.dtls = dtls;
     }
     for reader in first..desks.len() {
         let id = WorkerId(u16::try_from(reader).unwrap_or(u16::MAX));
@@ -186,11 +190,19 @@ fn worker(
         tls: config.tls.clone(),
         trusted: config.proxy_trusted.clone().into(),
     };
+    let sessions = Sessions::new(
+        desk.dtls,
+        config.tls.clone(),
+        Arc::clone(turn.counters()),
+        random,
+    )
+    .map_err(system("begin DTLS"))?;
     let connected = Connected::new(
         id,
         Arc::clone(shared),
         Arc::clone(turn.counters()),
         Streams::new(rules, desk.acceptors, Arc::clone(turn.counters())),
+        sessions,
         desk.rings_out,
         desk.rings_in,
     );
@@ -271,9 +283,11 @@ impl Drop for EndOnPanic {
 
 /// Random bytes from the system, for a CSPRNG.
 fn entropy() -> Result<[u8; 32], StartError> {
+    random().map_err(system("get random bytes"))
+}
+
+fn random() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
-    getrandom::fill(&mut seed)
-        .map_err(io::Error::from)
-        .map_err(system("get random bytes"))?;
+    getrandom::fill(&mut seed).map_err(io::Error::from)?;
     Ok(seed)
 }

@@ -134,10 +134,7 @@ impl Worker {
         for (place, socket) in (0..).zip(parts.listeners) {
             worker.listen(ListenerId(place), socket)?;
         }
-        worker
-            .connected
-            .streams
-            .watch(worker.server.environment())?;
+        worker.connected.watch(worker.server.environment())?;
         Ok(worker)
     }
 
@@ -180,10 +177,7 @@ impl Worker {
         let waits_for_others =
             !self.retiring.is_empty() || !self.server.environment_mut().leave_notices();
         // Rounded up, so that the deadline has passed when the worker wakes.
-        let deadlines = [
-            self.server.poll_timeout(),
-            self.connected.streams.poll_timeout(),
-        ];
+        let deadlines = [self.server.poll_timeout(), self.connected.poll_timeout()];
         let next = deadlines
             .into_iter()
             .flatten()
@@ -207,11 +201,11 @@ impl Worker {
                 Source::Connection { slot, generation } => {
                     self.read_connection(At { slot, generation }, clock);
                 }
-                Source::Dtls(_) => {}
+                Source::Dtls(index) => self.drain_dtls(index, clock),
             }
         }
         self.flush();
-        self.sweep_streams(clock.now);
+        self.sweep_clients(clock.now);
         if self.server.poll_timeout().is_some_and(|at| at <= clock.now) {
             self.server.handle_timeout(clock.now);
         }
@@ -252,7 +246,7 @@ impl Worker {
                 }
                 Command::Reconfigure(config) => self.server.reconfigure(config, clock.now),
                 Command::Stop => {
-                    self.connected.streams.close_all(self.server.environment());
+                    self.connected.close_all(self.server.environment());
                     self.server.stop(clock.now);
                     return Course::Stop;
                 }

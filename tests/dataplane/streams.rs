@@ -16,7 +16,11 @@ use crate::loopback::plane::{Plane, Setup, V4};
 use crate::loopback::stream::Stream;
 use crate::loopback::{PATIENCE, eventually};
 
-const TRANSPORTS: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+const TRANSPORTS: &[Transport] = if cfg!(feature = "dtls") {
+    &Transport::ALL
+} else {
+    &[Transport::Udp, Transport::Tcp, Transport::Tls]
+};
 const CHANNEL: u16 = 0x4abc;
 
 /// Two parties that admit each other, the first by a channel, the second by a permission.
@@ -32,8 +36,8 @@ fn every_transport_reaches_every_other_one_by_hairpin() {
     for workers in [1, 4] {
         let mut plane = Setup::streams(workers).start();
         let mut sent = 0;
-        for one in TRANSPORTS {
-            for other in TRANSPORTS {
+        for one in TRANSPORTS.iter().copied() {
+            for other in TRANSPORTS.iter().copied() {
                 let [(mut a, at_a), (mut b, at_b)] = pair(&mut plane, [one, other]);
                 for size in [0, 1, 171, 1_200, 9_001] {
                     let data = vec![7; size];
@@ -71,6 +75,20 @@ fn an_allocation_ends_with_its_connection() {
         };
         assert_eq!((told, reason), (transport, EndReason::Disconnected));
     }
+}
+
+#[cfg(feature = "dtls")]
+#[test]
+fn an_allocation_ends_with_its_dtls_session() {
+    let mut plane = Setup::streams(1).start();
+    let (mut a, _) = plane.party_over(Transport::Dtls);
+    assert!(matches!(plane.record(), Record::Opened { .. }));
+    a.dtls.as_mut().unwrap().close();
+    let closed = plane.record();
+    let Record::Closed { reason, .. } = closed else {
+        panic!("opened twice");
+    };
+    assert_eq!(reason, EndReason::Disconnected);
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub(crate) struct Client {
     pub(crate) socket: UdpSocket,
     /// What it speaks over instead of the socket.
     pub(crate) stream: Option<Stream>,
+    #[cfg(feature = "dtls")]
+    pub(crate) dtls: Option<super::dtls::Dtls>,
     /// What stands in front of each of its datagrams.
     pub(crate) prefix: Vec<u8>,
     pub(crate) server: SocketAddr,
@@ -64,6 +66,8 @@ impl Client {
         Self {
             socket: UdpSocket::bind(SocketAddr::new(local, 0)).unwrap(),
             stream: None,
+            #[cfg(feature = "dtls")]
+            dtls: None,
             prefix: Vec::new(),
             server,
             credential,
@@ -84,6 +88,10 @@ impl Client {
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
+        #[cfg(feature = "dtls")]
+        if let Some(dtls) = &self.dtls {
+            return dtls.socket.local_addr().unwrap();
+        }
         match &self.stream {
             Some(stream) => stream.socket.local_addr().unwrap(),
             None => self.socket.local_addr().unwrap(),
@@ -94,6 +102,10 @@ impl Client {
     pub(crate) fn send_raw(&self, bytes: &[u8]) {
         if let Some(stream) = &self.stream {
             return stream.send(bytes);
+        }
+        #[cfg(feature = "dtls")]
+        if let Some(dtls) = &self.dtls {
+            return dtls.send(bytes);
         }
         let whole = [&self.prefix, bytes].concat();
         let sent = self.socket.send_to(&whole, self.server).unwrap();
@@ -183,6 +195,10 @@ impl Client {
     fn read(&mut self, deadline: Instant) -> Option<Vec<u8>> {
         if let Some(stream) = &mut self.stream {
             return stream.receive(deadline);
+        }
+        #[cfg(feature = "dtls")]
+        if let Some(dtls) = &mut self.dtls {
+            return dtls.receive(deadline);
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let left = left.max(Duration::from_millis(1));

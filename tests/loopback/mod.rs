@@ -7,6 +7,8 @@
 #![allow(unreachable_pub, reason = "the messages are shared with other rooms")]
 
 pub(crate) mod client;
+#[cfg(feature = "dtls")]
+pub(crate) mod dtls;
 pub(crate) mod kernel;
 #[path = "../world/message.rs"]
 pub(crate) mod message;

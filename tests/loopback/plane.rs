@@ -105,7 +105,11 @@ impl Setup {
             ],
             listen_tcp: streams.clone(),
             listen_tls: streams,
-            listen_dtls: Vec::new(),
+            listen_dtls: if cfg!(feature = "dtls") && self.stream_workers > 0 {
+                vec![here]
+            } else {
+                Vec::new()
+            },
             listen_buffer: 1 << 20,
             relays: relays.clone(),
             ports: self.ports.clone(),
@@ -204,6 +208,10 @@ impl Plane {
             Transport::Tcp => Some(Stream::tcp(server)),
             Transport::Tls => Some(Stream::tls(server)),
         };
+        #[cfg(feature = "dtls")]
+        if transport == Transport::Dtls {
+            client.dtls = Some(super::dtls::Dtls::connect(server));
+        }
         client.server = server;
         client
     }

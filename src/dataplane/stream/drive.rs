@@ -121,33 +121,79 @@ impl Worker {
         Course::Stop
     }
 
+    /// Takes what came from DTLS clients, up to a budget; what is left is reported again.
+    pub(in crate::dataplane) fn drain_dtls(&mut self, index: u16, turn: Clock) {
+        for _ in 0..BUDGET {
+            let slots = self.connected.sessions.fill(index);
+            if slots.is_empty() {
+                break;
+            }
+            for slot in slots {
+                for datagram in self.connected.sessions.datagrams(slot) {
+                    self.counters.datagrams.add(1);
+                    let sessions = &mut self.connected.sessions;
+                    if let Some(tuple) = sessions.receive(index, slot, datagram, turn.now) {
+                        self.read_session(index, tuple, turn);
+                    }
+                    self.forget_gone(turn.now);
+                }
+            }
+        }
+        self.connected.sessions.count();
+    }
+
+    /// The messages of the datagram that came last.
+    fn read_session(&mut self, index: u16, tuple: FiveTuple, turn: Clock) {
+        loop {
+            let clock = self.begin_batch(turn);
+            let sessions = &mut self.connected.sessions;
+            let read = |room: &mut [u8]| Ok(sessions.read(index, room).unwrap_or(0));
+            let Ok((slot, len @ 1..)) = self.incoming.stage(read) else {
+                return;
+            };
+            let end = HEADROOM + len;
+            let segment = Segment {
+                index: slot,
+                start: HEADROOM,
+                stop: end,
+                end,
+            };
+            self.handle_segment(segment, Door::Client(tuple), Ecn::NotEct, clock);
+        }
+    }
+
     /// Looks at deadlines, if it is time.
-    pub(in crate::dataplane) fn sweep_streams(&mut self, now: Tick) {
-        if self
-            .connected
-            .streams
+    pub(in crate::dataplane) fn sweep_clients(&mut self, now: Tick) {
+        let (server, connected) = (&self.server, &mut self.connected);
+        let is_known = |tuple| server.has_allocation(tuple);
+        if connected.streams.poll_timeout().is_some_and(|at| at <= now) {
+            connected.streams.sweep(server.environment(), now, is_known);
+        }
+        if connected
+            .sessions
             .poll_timeout()
             .is_some_and(|at| at <= now)
         {
-            let server = &self.server;
-            self.connected
-                .streams
-                .sweep(server.environment(), now, |tuple| {
-                    server.has_allocation(tuple)
-                });
+            connected.sessions.handle_timeout(now, is_known);
+            connected.sessions.count();
         }
         self.forget_gone(now);
     }
 
     /// Tells the server whose connection is gone.
     fn forget_gone(&mut self, now: Tick) {
-        while let Some(tuple) = self.connected.streams.gone.pop() {
+        while let Some(tuple) = self.connected.take_gone() {
             self.server.handle_disconnected(tuple, now);
         }
     }
 }
 
 impl Streams {
+    /// Whose connection is gone, one by one.
+    pub(crate) fn take_gone(&mut self) -> Option<FiveTuple> {
+        self.gone.pop()
+    }
+
     /// Adds a message to what waits for a client.
     pub(crate) fn push(&mut self, tuple: FiveTuple, parts: &[&[u8]], worth: Worth, now: Tick) {
         let Some(at) = self.by_tuple.get(&tuple).copied() else {

@@ -14,6 +14,11 @@ mod connection;
 mod drive;
 mod newcomer;
 mod queue;
+#[cfg(feature = "dtls")]
+mod sessions;
+#[cfg(not(feature = "dtls"))]
+#[path = "no_sessions.rs"]
+mod sessions;
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,6 +44,7 @@ use newcomer::{Header, Known, Newcomer};
 
 pub(crate) use newcomer::Spoken;
 pub(crate) use queue::Worth;
+pub(crate) use sessions::{DtlsSocket, Sessions};
 
 /// Connections of one worker.
 const CONNECTIONS_MAX: usize = 65_536;

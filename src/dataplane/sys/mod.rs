@@ -1,4 +1,4 @@
-//! The kernel's door, and the only unsafe code of this project: UDP sockets with batched receive
+//! The kernel's door, and but for `dtls/sys.rs` the only unsafe code of this project: UDP sockets with batched receive
 //! and send, readiness, wake-ups, this machine's addresses, clocks, CPUs and limits.
 //!
 //! It owns no policy and no protocol: it does not know what a datagram means. It does own the
@@ -10,7 +10,7 @@
 //! Nothing here prints an address: sockets and batches have a `Debug` that shows none.
 #![expect(
     unsafe_code,
-    reason = "system calls that neither std nor socket2 offer; nothing outside this module is unsafe"
+    reason = "system calls that neither std nor socket2 offer; outside this module only dtls/sys.rs is unsafe"
 )]
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
