@@ -157,8 +157,8 @@ tcp = ["{v4}:{PORT}", "[{v6}]:{PORT}"]
 tls = ["{v4}:{TLS_PORT}", "[{v6}]:{TLS_PORT}"]
 
 [tls]
-cert = "{cert}"
-key = "{key}"
+cert = ["{cert}"]
+key = ["{key}"]
 
 [relay]
 addresses = ["{v4}", "{v6}"]
