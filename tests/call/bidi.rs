@@ -22,7 +22,7 @@ impl Session {
             .enter(|| TcpStream::connect(address))
             .expect("the browser listens where it says");
         stream
-            .set_read_timeout(Some(Duration::from_secs(30)))
+            .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("a socket takes a deadline");
         let (socket, _) = tungstenite::client(format!("ws://{address}/session"), stream)
             .unwrap_or_else(|error| panic!("no WebSocket to the browser: {error}"));

@@ -150,15 +150,17 @@ fn chromium(command: &mut Command, profile: &Path) {
 fn firefox(command: &mut Command, profile: &Path) {
     let mut preferences = String::new();
     for (name, value) in [
-        ("media.navigator.streams.fake", true),
-        ("media.navigator.permission.disabled", true),
+        ("media.navigator.streams.fake", "true"),
+        ("media.navigator.permission.disabled", "true"),
         // Cameras are for secure contexts only.
-        ("media.devices.insecure.enabled", true),
-        ("media.getusermedia.insecure.enabled", true),
+        ("media.devices.insecure.enabled", "true"),
+        ("media.getusermedia.insecure.enabled", "true"),
         // Host candidates show real addresses instead of mDNS names.
-        ("media.peerconnection.ice.obfuscate_host_addresses", false),
-        ("network.captive-portal-service.enabled", false),
-        ("network.connectivity-service.enabled", false),
+        ("media.peerconnection.ice.obfuscate_host_addresses", "false"),
+        // Milliseconds to wait for the other party's candidates: on a slow machine they are late.
+        ("media.peerconnection.ice.trickle_grace_period", "30000"),
+        ("network.captive-portal-service.enabled", "false"),
+        ("network.connectivity-service.enabled", "false"),
     ] {
         writeln!(preferences, "user_pref(\"{name}\", {value});").expect("a string takes all");
     }
