@@ -1,17 +1,17 @@
 //! One call from beginning to end, and all that was seen of it.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::browser;
+use crate::browser::{self, Browser, Opened};
 use crate::lab::capture::Capture;
-use crate::lab::packet::Packet;
-use crate::lab::process::Process;
 use crate::lab::relay::{Kind, PORT, Peers, Relay, credential};
 use crate::lab::{Lab, Party, SERVICE};
+use crate::leg::{Leg, is_check, is_media};
+use crate::reach::{Urls, Via};
 use crate::signalling::Signalling;
+use crate::tls::Secrets;
 
 /// A party's `iceTransportPolicy`.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -20,21 +20,55 @@ pub(crate) enum Policy {
     Relay,
 }
 
+/// One party's browser, and what it is told.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) browser: Browser,
+    pub(crate) policy: Policy,
+    pub(crate) urls: Urls,
+}
+
+impl Caller {
+    /// Relays only, and by `urls`.
+    pub(crate) fn relaying(browser: Browser, urls: Urls) -> Self {
+        Self {
+            browser,
+            policy: Policy::Relay,
+            urls,
+        }
+    }
+
+    /// Chromium over UDP.
+    pub(crate) fn of_policy(policy: Policy) -> Self {
+        Self {
+            browser: Browser::Chromium,
+            policy,
+            urls: Urls::Only(Via::Udp),
+        }
+    }
+}
+
 /// What one browser reports.
 #[derive(Clone)]
 pub(crate) struct Observation {
     pub(crate) party: Party,
+    /// The browser's user agent.
+    pub(crate) browser: String,
     pub(crate) frames_decoded: u64,
     pub(crate) audio_packets: u64,
     /// Types of the selected pair's candidates.
     pub(crate) local: String,
     pub(crate) remote: String,
+    pub(crate) remote_address: String,
+    /// How the selected pair's local candidate reaches the relay.
+    pub(crate) via: String,
 }
 
 /// All that was seen of a call.
 pub(crate) struct Call {
     pub(crate) observations: [Observation; 2],
-    legs: [Vec<Packet>; 2],
+    callers: [Caller; 2],
+    legs: [Leg; 2],
     /// Whether the relay was this project's.
     pub(crate) by_taciturn: bool,
     /// All that the relay wrote, byte for byte.
@@ -49,48 +83,43 @@ pub(crate) struct Call {
 
 impl Call {
     /// What passed between the relay and `party`.
-    pub(crate) fn leg(&self, party: Party) -> &[Packet] {
-        match party {
-            Party::Alice => &self.legs[0],
-            Party::Bob => &self.legs[1],
-        }
+    pub(crate) fn leg(&self, party: Party) -> &Leg {
+        &self.legs[party as usize]
+    }
+
+    /// What `party`'s browser was told.
+    pub(crate) fn caller(&self, party: Party) -> Caller {
+        self.callers[party as usize]
     }
 
     /// Application datagrams that the browsers handed to the relay: all of them, and those among
-    /// them that are RTP and RTCP.
-    pub(crate) fn packets_to_relay(&self) -> [usize; 2] {
-        let servers = SERVICE
-            .all()
-            .map(|address| SocketAddr::from((address, PORT)));
-        let all = self.legs.iter().flatten().filter_map(|packet| {
-            servers
-                .iter()
-                .find_map(|server| packet.application_data_to(*server))
-        });
-        // RFC 7983 §7: the first byte of RTP and RTCP.
-        let is_media = |data: &&[u8]| matches!(data, [128..192, ..]);
-        [all.clone().count(), all.filter(is_media).count()]
+    /// them that are RTP and RTCP, or connectivity checks.
+    pub(crate) fn packets_to_relay(&self) -> [usize; 3] {
+        let all = || self.legs.iter().flat_map(Leg::sent);
+        let media = all().filter(|data| is_media(data));
+        let checks = all().filter(|data| is_check(data));
+        [all().count(), media.count(), checks.count()]
     }
 }
 
 /// Alice's and Bob's browsers call each other for `seconds`.
-pub(crate) fn run(peers: Peers, policies: [Policy; 2], seconds: u32) -> Call {
-    let lab = Lab::new(&["chromium"]);
+pub(crate) fn run(peers: Peers, callers: [Caller; 2], seconds: u32) -> Call {
+    let mut tools = callers.map(|caller| caller.browser.program()).to_vec();
+    tools.push("certutil");
+    let lab = Lab::new(&tools);
     let relay = Relay::start(&lab, Kind::under_test(), peers, "rfc8656");
     let captures = Party::BOTH.map(|party| lab.capture(party));
-    let tasks = [
-        (Party::Alice, task(Party::Alice, policies[0], seconds)),
-        (Party::Bob, task(Party::Bob, policies[1], seconds)),
-    ];
+    let each = [(Party::Alice, callers[0]), (Party::Bob, callers[1])];
+    let tasks = each.map(|(party, caller)| (party, task(party, caller, seconds)));
     let signalling = Signalling::start(&lab, tasks);
-    let browsers = Party::BOTH.map(|party| browser::open(&lab, party));
+    let browsers = each.map(|(party, caller)| browser::open(&lab, party, caller.browser));
 
     let deadline = Instant::now() + Duration::from_secs(60 + u64::from(seconds));
     let results = Party::BOTH.map(|party| signalling.result(party, deadline));
-    let logs = browsers.each_ref().map(Process::last_words);
+    let logs = browsers.each_ref().map(Opened::last_words);
     let mut numbers = relay.numbers();
     drop(browsers);
-    let legs = captures.map(Capture::finish);
+    let packets = captures.map(Capture::finish);
     let last_numbers = relay.numbers();
     numbers.push_str(&last_numbers);
     let by_taciturn = relay.is_taciturn();
@@ -104,8 +133,12 @@ pub(crate) fn run(peers: Peers, policies: [Policy; 2], seconds: u32) -> Call {
             .unwrap_or_else(|| panic!("{} reports {result:?}\n{}", party.name(), logs[at]))
     };
     let observations = [observe(0), observe(1)];
+    let [to_alice, to_bob] = packets;
+    let leg = |party, packets| Leg::of(packets, &Secrets::read(&browser::secrets(&lab, party)));
+    let legs = [leg(Party::Alice, to_alice), leg(Party::Bob, to_bob)];
     Call {
         observations,
+        callers,
         legs,
         by_taciturn,
         output,
@@ -115,14 +148,11 @@ pub(crate) fn run(peers: Peers, policies: [Policy; 2], seconds: u32) -> Call {
     }
 }
 
-fn task(party: Party, policy: Policy, seconds: u32) -> Value {
+fn task(party: Party, caller: Caller, seconds: u32) -> Value {
     let (username, credential) = credential(party.name());
     let (v4, v6) = (SERVICE.v4, SERVICE.v6);
-    let mut urls = vec![
-        format!("turn:{v4}:{PORT}?transport=udp"),
-        format!("turn:[{v6}]:{PORT}?transport=udp"),
-    ];
-    if policy == Policy::All {
+    let mut urls = caller.urls.list();
+    if caller.policy == Policy::All {
         urls.push(format!("stun:{v4}:{PORT}"));
         urls.push(format!("stun:[{v6}]:{PORT}"));
     }
@@ -130,7 +160,7 @@ fn task(party: Party, policy: Policy, seconds: u32) -> Value {
         "isOfferer": party == Party::Alice,
         "seconds": seconds,
         "configuration": {
-            "iceTransportPolicy": match policy {
+            "iceTransportPolicy": match caller.policy {
                 Policy::All => "all",
                 Policy::Relay => "relay",
             },
@@ -143,9 +173,12 @@ fn task(party: Party, policy: Policy, seconds: u32) -> Value {
 fn observation(party: Party, result: &Value) -> Option<Observation> {
     Some(Observation {
         party,
+        browser: result["browser"].as_str()?.to_owned(),
         frames_decoded: result["framesDecoded"].as_u64()?,
         audio_packets: result["audioPacketsReceived"].as_u64()?,
         local: result["local"].as_str()?.to_owned(),
         remote: result["remote"].as_str()?.to_owned(),
+        remote_address: result["remoteAddress"].as_str()?.to_owned(),
+        via: result["via"].as_str()?.to_owned(),
     })
 }

@@ -1,10 +1,11 @@
 //! A call between two browsers, through the relay, watched on both legs.
 //!
-//! Two Chromium processes with fake cameras and microphones, each in a network
-//! namespace of its own, call each other through a relay in a third. Then
-//! everything that passed on either leg, everything that the relay wrote, and
-//! everything that it showed to operators is searched for the addresses of
-//! those who must not be seen there.
+//! Two processes of Chromium, or one of Firefox, with fake cameras and
+//! microphones, each in a network namespace of its own, call each other through
+//! a relay in a third, which they reach over UDP, TCP or TLS. Then everything
+//! that passed on either leg (TCP put together again and TLS opened),
+//! everything that the relay wrote, and everything that it showed to operators
+//! is searched for the addresses of those who must not be seen there.
 
 #![expect(
     clippy::expect_used,
@@ -16,20 +17,28 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod bidi;
 mod browser;
 mod call;
+mod leg;
 mod planted;
+mod reach;
 mod signalling;
+mod stream;
+mod tls;
 mod verdict;
 
+use std::io::{self, Write};
 use std::time::Duration;
 
-use call::{Call, Policy};
+use browser::Browser;
+use call::{Call, Caller, Policy};
 use lab::process::Process;
 use lab::relay::{Kind, PORT, Peers, Relay, SECRET};
 use lab::search::{Form, assert_nothing, in_packets, in_text};
 use lab::{Lab, Party, SERVICE};
 use planted::Planted;
+use reach::{Urls, Via};
 
 /// What the relay wrote, and what it showed to operators, names neither party.
 fn assert_silence(call: &Call) {
@@ -110,28 +119,74 @@ fn every_planted_form_is_found() {
     }
 }
 
+/// A relay-only call of ten seconds, which must hide either party from the other.
+fn assert_hidden(callers: [Caller; 2]) {
+    let call = call::run(Peers::Relay, callers, 10);
+    writeln!(io::stderr(), "{call}").ok();
+    call.assert_media_flowed();
+    call.assert_relayed();
+    call.assert_ways();
+    call.assert_hairpin();
+    call.assert_neither_is_shown();
+    assert_silence(&call);
+}
+
+/// Chromium, relaying, by one way.
+fn chromium(via: Via) -> Caller {
+    Caller::relaying(Browser::Chromium, Urls::Only(via))
+}
+
 #[test]
 #[ignore = "needs root and Chromium; .ci/run runs it"]
 fn a_relay_only_call_shows_neither_party_to_the_other() {
-    let call = call::run(Peers::Relay, [Policy::Relay, Policy::Relay], 10);
-    eprintln!("{call}");
-    call.assert_media_flowed();
-    call.assert_relayed();
-    call.assert_hairpin();
-    for party in Party::BOTH {
-        let found = in_packets(party.other().addresses(), call.leg(party));
-        assert_nothing(&found, &format!("on the leg of {}", party.name()));
-    }
-    assert_silence(&call);
+    assert_hidden([chromium(Via::Udp), chromium(Via::Udp)]);
+}
+
+#[test]
+#[ignore = "needs root and Chromium; .ci/run runs it"]
+fn a_call_over_tcp_shows_neither_party_to_the_other() {
+    assert_hidden([chromium(Via::Tcp), chromium(Via::Tcp)]);
+}
+
+#[test]
+#[ignore = "needs root and Chromium; .ci/run runs it"]
+fn a_call_over_tls_shows_neither_party_to_the_other() {
+    assert_hidden([chromium(Via::Tls), chromium(Via::Tls)]);
+}
+
+#[test]
+#[ignore = "needs root and Chromium; .ci/run runs it"]
+fn a_party_on_udp_and_a_party_on_tls_call_each_other_and_stay_hidden() {
+    assert_hidden([chromium(Via::Udp), chromium(Via::Tls)]);
+}
+
+/// T58
+#[test]
+#[ignore = "needs root, Firefox and Chromium; .ci/run runs it"]
+fn firefox_and_chromium_call_each_other_with_three_turn_urls_and_stay_hidden() {
+    let callers = [Browser::Firefox, Browser::Chromium];
+    assert_hidden(callers.map(|browser| Caller::relaying(browser, Urls::Three)));
+}
+
+#[test]
+#[ignore = "needs root, Firefox and Chromium; .ci/run runs it"]
+fn firefox_on_tls_and_chromium_on_udp_call_each_other_and_stay_hidden() {
+    let firefox = Caller::relaying(Browser::Firefox, Urls::Only(Via::Tls));
+    assert_hidden([firefox, chromium(Via::Udp)]);
 }
 
 #[test]
 #[ignore = "needs root and Chromium; .ci/run runs it"]
 fn the_same_search_finds_both_parties_of_a_direct_call() {
-    let call = call::run(Peers::Any, [Policy::All, Policy::All], 3);
+    let call = call::run(
+        Peers::Any,
+        [Policy::All, Policy::All].map(Caller::of_policy),
+        3,
+    );
     eprintln!("{call}");
     for party in Party::BOTH {
-        let found = in_packets(party.other().addresses(), call.leg(party));
+        let leg = &call.leg(party).packets;
+        let found = in_packets(party.other().addresses(), leg);
         for form in [Form::Header, Form::Xored] {
             let count = found.iter().filter(|finding| finding.form == form).count();
             assert!(
@@ -150,16 +205,20 @@ fn the_same_search_finds_both_parties_of_a_direct_call() {
 #[test]
 #[ignore = "needs root and Chromium; .ci/run runs it"]
 fn a_party_that_tries_everything_learns_nothing_and_what_is_relayed_stays_hidden() {
-    let call = call::run(Peers::Relay, [Policy::All, Policy::Relay], 10);
+    let call = call::run(
+        Peers::Relay,
+        [Policy::All, Policy::Relay].map(Caller::of_policy),
+        10,
+    );
     eprintln!("{call}");
     call.assert_media_flowed();
     call.assert_relayed();
     call.assert_hairpin();
 
     let (alice, bob) = (Party::Alice.addresses(), Party::Bob.addresses());
-    let found = in_packets(bob, call.leg(Party::Alice));
+    let found = call.leg(Party::Alice).findings(bob);
     assert_nothing(&found, "on the leg of alice");
-    let leg_of_bob = call.leg(Party::Bob).iter();
+    let leg_of_bob = call.leg(Party::Bob).packets.iter();
     let to_bob: Vec<_> = leg_of_bob
         .filter(|packet| bob.all().contains(&packet.destination))
         .collect();
@@ -169,7 +228,7 @@ fn a_party_that_tries_everything_learns_nothing_and_what_is_relayed_stays_hidden
         to_bob.len()
     );
     assert_nothing(&in_packets(alice, to_bob), "in what the relay sent to bob");
-    let mut headers = in_packets(alice, call.leg(Party::Bob));
+    let mut headers = in_packets(alice, &call.leg(Party::Bob).packets);
     headers.retain(|finding| finding.form == Form::Header);
     assert_nothing(&headers, "in headers on the leg of bob");
     assert_silence(&call);

@@ -61,12 +61,18 @@ async function observed(connection) {
   const all = [...stats.values()];
   const inbound = (kind) => all.find((s) => s.type === "inbound-rtp" && s.kind === kind) ?? {};
   const transport = all.find((s) => s.type === "transport") ?? {};
-  const pair = stats.get(transport.selectedCandidatePairId) ?? {};
+  // Firefox marks the pair itself.
+  const pair = stats.get(transport.selectedCandidatePairId) ?? all.find((s) => s.selected) ?? {};
+  const local = stats.get(pair.localCandidateId) ?? {};
+  const remote = stats.get(pair.remoteCandidateId) ?? {};
   return {
     framesDecoded: inbound("video").framesDecoded ?? 0,
     audioPacketsReceived: inbound("audio").packetsReceived ?? 0,
-    local: stats.get(pair.localCandidateId)?.candidateType ?? "none",
-    remote: stats.get(pair.remoteCandidateId)?.candidateType ?? "none",
+    local: local.candidateType ?? "none",
+    remote: remote.candidateType ?? "none",
+    remoteAddress: remote.address ?? "none",
+    via: local.relayProtocol ?? "none",
+    browser: navigator.userAgent,
   };
 }
 

@@ -12,6 +12,7 @@
 //! even by a failing test.
 
 pub(crate) mod capture;
+pub(crate) mod certificate;
 pub(crate) mod http;
 pub(crate) mod namespace;
 pub(crate) mod packet;
@@ -144,6 +145,7 @@ impl Lab {
         for address in ["203.0.113.7/32", "2001:db8:7::7/128"] {
             lab.relay.ip(&["address", "add", address, "dev", "lo"]);
         }
+        certificate::issue(&lab);
         lab.relay.write_setting("net/ipv4/ip_forward", "1");
         lab.relay.write_setting("net/ipv6/conf/all/forwarding", "1");
         lab
@@ -202,6 +204,7 @@ impl Lab {
             namespace.ip(&["address", "add", &v6, "dev", interface, "nodad"]);
             namespace.ip(&["link", "set", interface, "up"]);
         }
+        inside.know(certificate::NAME, SERVICE);
         let gateway = party.gateway();
         inside.ip(&["route", "add", "default", "via", &gateway.v4.to_string()]);
         inside.ip(&[

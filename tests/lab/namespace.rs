@@ -5,12 +5,15 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::Addresses;
 
 /// Namespaces of this lab are called `<PREFIX><pid>-<number>-<role>`.
 const PREFIX: &str = "taciturn-lab-";
@@ -61,6 +64,22 @@ impl Namespace {
         let file = format!("/proc/sys/{path}");
         self.enter(|| fs::write(&file, value))
             .unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+
+    /// Lets the commands that run inside find `name`, and no other but their own.
+    pub(crate) fn know(&self, name: &str, addresses: Addresses) {
+        // Chromium asks with a dot at the end.
+        let lines = addresses
+            .all()
+            .map(|address| format!("{address} {name} {name}.\n"));
+        let hosts = format!("127.0.0.1 localhost\n{}", lines.concat());
+        // Refused at once, while a server out of reach would be waited for.
+        let resolver = "nameserver 127.0.0.1\n";
+        let directory = files(&self.name);
+        fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(directory.join("hosts"), hosts))
+            .and_then(|()| fs::write(directory.join("resolv.conf"), resolver))
+            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     }
 
     /// Runs `work` inside. Sockets that it opens stay inside for good.
@@ -126,6 +145,12 @@ fn remove(name: &str) {
     }
     let mut delete = Command::new("ip");
     delete.args(["netns", "delete", name]).output().ok();
+    fs::remove_dir_all(files(name)).ok();
+}
+
+/// What commands inside find in `/etc` instead of this machine's files.
+fn files(name: &str) -> PathBuf {
+    Path::new("/etc/netns").join(name)
 }
 
 fn run(command: &mut Command) {

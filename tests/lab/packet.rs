@@ -7,11 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(crate) struct Packet {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
-    protocol: u8,
+    pub(crate) protocol: u8,
     /// All that follows the IP header.
     pub(crate) body: Vec<u8>,
 }
 
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 impl Packet {
@@ -54,6 +55,16 @@ impl Packet {
         })
     }
 
+    /// Source and destination with their ports, where this is UDP or TCP.
+    pub(crate) fn ends(&self) -> Option<[SocketAddr; 2]> {
+        let [a, b, c, d, ..] = self.body[..] else {
+            return None;
+        };
+        let source = (self.source, u16::from_be_bytes([a, b]));
+        let destination = (self.destination, u16::from_be_bytes([c, d]));
+        matches!(self.protocol, UDP | TCP).then_some([source.into(), destination.into()])
+    }
+
     /// The UDP payload, where this is UDP.
     pub(crate) fn udp_payload(&self) -> Option<&[u8]> {
         (self.protocol == UDP).then(|| self.body.get(8..))?
@@ -61,11 +72,8 @@ impl Packet {
 
     /// The UDP destination, where this is UDP.
     pub(crate) fn udp_destination(&self) -> Option<SocketAddr> {
-        if self.protocol != UDP {
-            return None;
-        }
-        let port = u16::from_be_bytes([*self.body.get(2)?, *self.body.get(3)?]);
-        Some((self.destination, port).into())
+        let [_, destination] = self.ends()?;
+        (self.protocol == UDP).then_some(destination)
     }
 
     /// What a client sends by way of the TURN server at `server`: the inside
@@ -75,14 +83,19 @@ impl Packet {
         if self.udp_destination() != Some(server) {
             return None;
         }
-        match payload {
-            // RFC 8656 §12: channel numbers begin with 0b01.
-            [0x40..0x80, _, high, low, data @ ..] => {
-                data.get(..usize::from(u16::from_be_bytes([*high, *low])))
-            }
-            [0x00, 0x16, ..] => data_attribute(payload.get(20..)?),
-            _ => None,
+        application_data(payload)
+    }
+}
+
+/// The inside of a client's ChannelData or Send indication.
+pub(crate) fn application_data(message: &[u8]) -> Option<&[u8]> {
+    match message {
+        // RFC 8656 §12: channel numbers begin with 0b01.
+        [0x40..0x80, _, high, low, data @ ..] => {
+            data.get(..usize::from(u16::from_be_bytes([*high, *low])))
         }
+        [0x00, 0x16, ..] => data_attribute(message.get(20..)?),
+        _ => None,
     }
 }
 

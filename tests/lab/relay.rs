@@ -22,6 +22,9 @@ use super::{Addresses, Lab, SERVICE, http};
 /// The port of STUN and TURN.
 pub(crate) const PORT: u16 = 3478;
 
+/// The same over TLS.
+pub(crate) const TLS_PORT: u16 = 5349;
+
 const REALM: &str = "calls.test";
 pub(crate) const SECRET: &str = "not a secret outside of this lab";
 
@@ -150,6 +153,12 @@ fn taciturn(lab: &Lab, peers: Peers, channels: &str) -> Command {
 
 [listen]
 udp = ["{v4}:{PORT}", "[{v6}]:{PORT}"]
+tcp = ["{v4}:{PORT}", "[{v6}]:{PORT}"]
+tls = ["{v4}:{TLS_PORT}", "[{v6}]:{TLS_PORT}"]
+
+[tls]
+cert = ["{cert}"]
+key = ["{key}"]
 
 [relay]
 addresses = ["{v4}", "{v6}"]
@@ -173,6 +182,8 @@ format = "json"
 [compat]
 channels = "{channels}"
 "#,
+        cert = lab.file("certificate.pem").display(),
+        key = lab.file("key.pem").display(),
         admin = ADMIN.1,
     )
     .expect("a string takes all");
@@ -188,7 +199,10 @@ fn coturn(lab: &Lab, peers: Peers) -> Command {
     let mut command = lab.relay.command("turnserver");
     command
         .args(["-n", "--verbose", "--use-auth-secret", "--no-cli"])
-        .args(["--no-tls", "--no-dtls", "--simple-log", "--log-file=stdout"])
+        .args(["--no-dtls", "--simple-log", "--log-file=stdout"])
+        .arg(format!("--cert={}", lab.file("certificate.pem").display()))
+        .arg(format!("--pkey={}", lab.file("key.pem").display()))
+        .arg(format!("--tls-listening-port={TLS_PORT}"))
         .arg(format!("--static-auth-secret={SECRET}"))
         .arg(format!("--realm={REALM}"))
         .arg(format!("--userdb={}", lab.file("turndb").display()))
