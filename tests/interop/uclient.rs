@@ -1,10 +1,10 @@
-//! coturn's load client: every message that it sends must come back.
+//! coturn's load client over every transport: each message that it sends must come back.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::lab::process::Process;
-use crate::lab::relay::{Kind, PORT, Peers, Relay, SECRET};
+use crate::lab::relay::{Kind, PORT, Peers, Relay, SECRET, TLS_PORT};
 use crate::lab::{Lab, Party, SERVICE};
 
 /// Messages that each client sends.
@@ -28,9 +28,61 @@ enum Family {
     V6,
 }
 
+/// Over what the clients speak to the relay.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Udp,
+    Tcp,
+    Tls,
+    Dtls,
+}
+
+impl Over {
+    const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Self::Udp => &[],
+            Self::Tcp => &["-t"],
+            Self::Tls => &["-t", "-S"],
+            Self::Dtls => &["-S"],
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => PORT,
+            Self::Tls | Self::Dtls => TLS_PORT,
+        }
+    }
+}
+
+/// Runs `clients` over UDP.
+fn run(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) -> String {
+    run_over(Over::Udp, server, counterpart, clients, flags)
+}
+
+/// Runs the same over each transport that this build has.
+fn run_over_all(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) {
+    for over in Over::ALL {
+        if matches!(over, Over::Dtls) && !cfg!(feature = "dtls") {
+            eprintln!("skipped over DTLS: this build is without the feature `dtls`");
+            continue;
+        }
+        let seen = run_over(over, server, counterpart, clients, flags);
+        eprintln!("{over:?}:\n{seen}");
+    }
+}
+
 /// Runs `clients` in Alice's namespace with further flags of
 /// `turnutils_uclient`; panics unless every message comes back. What it saw.
-fn run(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) -> String {
+fn run_over(
+    over: Over,
+    server: Family,
+    counterpart: Counterpart,
+    clients: u32,
+    flags: &[&str],
+) -> String {
     let lab = Lab::new(&["turnutils_uclient", "turnutils_peer"]);
     let peers = match counterpart {
         Counterpart::Clients => Peers::Relay,
@@ -44,7 +96,8 @@ fn run(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) -
 
     let mut command = lab.party(Party::Alice).command("turnutils_uclient");
     command
-        .args(["-u", "load", "-W", SECRET, "-p", &PORT.to_string()])
+        .args(["-u", "load", "-W", SECRET, "-p", &over.port().to_string()])
+        .args(over.flags())
         .args(["-n", &MESSAGES.to_string(), "-m", &clients.to_string()])
         .args(flags);
     let _echo = match counterpart {
@@ -99,25 +152,19 @@ fn echo(lab: &Lab, address: IpAddr) -> Process {
 #[test]
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_reach_each_other_over_channels() {
-    eprintln!("{}", run(Family::V4, Counterpart::Clients, 10, &["-c"]));
+    run_over_all(Family::V4, Counterpart::Clients, 10, &["-c"]);
 }
 
 #[test]
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_reach_each_other_by_indications() {
-    eprintln!(
-        "{}",
-        run(Family::V4, Counterpart::Clients, 10, &["-c", "-s"])
-    );
+    run_over_all(Family::V4, Counterpart::Clients, 10, &["-c", "-s"]);
 }
 
 #[test]
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_reach_each_other_from_ipv6_relayed_addresses() {
-    eprintln!(
-        "{}",
-        run(Family::V6, Counterpart::Clients, 10, &["-c", "-x"])
-    );
+    run_over_all(Family::V6, Counterpart::Clients, 10, &["-c", "-x"]);
 }
 
 /// RFC 8656 §7.1: EVEN-PORT with a reservation, and RESERVATION-TOKEN. Two
@@ -132,7 +179,7 @@ fn fifty_two_clients_with_pairs_of_ports_reach_each_other() {
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn fifty_clients_reach_a_plain_peer_over_channels() {
     let echo = Counterpart::Echo(Family::V4);
-    eprintln!("{}", run(Family::V4, echo, 50, &["-c"]));
+    run_over_all(Family::V4, echo, 50, &["-c"]);
 }
 
 #[test]
@@ -147,4 +194,11 @@ fn clients_reach_a_plain_peer_by_indications() {
 fn clients_reach_a_plain_ipv6_peer() {
     let echo = Counterpart::Echo(Family::V6);
     eprintln!("{}", run(Family::V6, echo, 10, &["-c", "-x"]));
+}
+
+/// RFC 8656 §7: one allocation with a relayed address of each family.
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_with_a_dual_allocation_reach_each_other() {
+    run_over_all(Family::V4, Counterpart::Clients, 10, &["-c", "-X"]);
 }

@@ -155,7 +155,7 @@ fn taciturn(lab: &Lab, peers: Peers, channels: &str) -> Command {
 udp = ["{v4}:{PORT}", "[{v6}]:{PORT}"]
 tcp = ["{v4}:{PORT}", "[{v6}]:{PORT}"]
 tls = ["{v4}:{TLS_PORT}", "[{v6}]:{TLS_PORT}"]
-
+{dtls}
 [tls]
 cert = ["{cert}"]
 key = ["{key}"]
@@ -182,6 +182,12 @@ format = "json"
 [compat]
 channels = "{channels}"
 "#,
+        // A build without the feature takes no such listener.
+        dtls = if cfg!(feature = "dtls") {
+            format!("dtls = [\"{v4}:{TLS_PORT}\", \"[{v6}]:{TLS_PORT}\"]\n")
+        } else {
+            String::new()
+        },
         cert = lab.file("certificate.pem").display(),
         key = lab.file("key.pem").display(),
         admin = ADMIN.1,
@@ -199,7 +205,7 @@ fn coturn(lab: &Lab, peers: Peers) -> Command {
     let mut command = lab.relay.command("turnserver");
     command
         .args(["-n", "--verbose", "--use-auth-secret", "--no-cli"])
-        .args(["--no-dtls", "--simple-log", "--log-file=stdout"])
+        .args(["--simple-log", "--log-file=stdout"])
         .arg(format!("--cert={}", lab.file("certificate.pem").display()))
         .arg(format!("--pkey={}", lab.file("key.pem").display()))
         .arg(format!("--tls-listening-port={TLS_PORT}"))
