@@ -12,8 +12,8 @@ use crate::dataplane::stream::queue::{Pushed, Queue, Worth};
 use crate::dataplane::sys::{Interest, RecvBatch, TcpStream};
 use crate::turn::{FiveTuple, Tick};
 
-/// What is given to TLS at once: one record.
-const RECORD: usize = 16 * 1_024;
+/// About how much is given to TLS at once.
+const SHARE: usize = 16 * 1_024;
 
 /// What lies between the client's messages and the connection.
 enum Layer {
@@ -292,8 +292,9 @@ fn write_plain(mut stream: &TcpStream, queue: &mut Queue) -> io::Result<()> {
     Ok(())
 }
 
-/// TLS gets a record at a time, and the next only once that is out: what has been encrypted cannot
-/// be dropped any more.
+/// TLS gets a share at a time, and the next only once that is out: what has been encrypted cannot be
+/// dropped any more. Each message is a record of its own: there are clients that take a record for a
+/// message and lose what stands behind (coturn's `turnutils_uclient` 4.6.1).
 fn write_encrypted(
     tls: &mut ServerConnection,
     mut stream: &TcpStream,
@@ -310,10 +311,15 @@ fn write_encrypted(
         if queue.is_empty() || tls.is_handshaking() {
             return Ok(());
         }
-        let whole = queue.whole(RECORD);
-        let record = queue.bytes().get(..whole).unwrap_or_default();
-        tls.writer().write_all(record)?;
-        queue.sent(whole);
+        let mut share = 0;
+        while share < SHARE
+            && let Some(message) = queue.first()
+        {
+            tls.writer().write_all(message)?;
+            let len = message.len();
+            queue.sent(len);
+            share += len;
+        }
     }
 }
 

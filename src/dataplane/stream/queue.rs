@@ -106,16 +106,10 @@ impl Queue {
         }
     }
 
-    /// How many of the waiting bytes are whole messages that fit into `most`; at least one message.
-    pub(crate) fn whole(&self, most: usize) -> usize {
-        let mut whole = 0;
-        for message in &self.messages {
-            if whole > 0 && whole + message.len > most {
-                break;
-            }
-            whole += message.len;
-        }
-        whole
+    /// What is left of the first message.
+    pub(crate) fn first(&self) -> Option<&[u8]> {
+        let first = self.messages.front()?;
+        self.bytes().get(..first.len)
     }
 
     /// The first `sent` bytes are gone.
@@ -191,10 +185,10 @@ mod tests {
         assert!(queue.push(&[&[1], &[2, 3]], Worth::Packet, NOW).taken);
         assert!(queue.push(&[&[4; 8]], Worth::Answer, NOW).taken);
         assert_eq!(queue.bytes(), [1, 2, 3, 0, 4, 4, 4, 4, 4, 4, 4, 4]);
-        assert_eq!(queue.whole(5), 4);
-        assert_eq!(queue.whole(12), 12);
+        assert_eq!(queue.first(), Some(&[1, 2, 3, 0][..]));
         queue.sent(5);
         assert_eq!(queue.bytes(), [4; 7]);
+        assert_eq!(queue.first(), Some(&[4; 7][..]));
         queue.sent(7);
         assert!(queue.is_empty() && queue.bytes().is_empty());
     }
