@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::browser::Browser;
 use crate::call::Call;
 use crate::lab::search::assert_nothing;
 use crate::lab::{Party, SERVICE};
@@ -67,8 +68,9 @@ impl Call {
             // One that a check brought before signalling did is peer-reflexive, and stays so in
             // Firefox (RFC 8445 §7.3.1.3).
             let is_relay = |address: IpAddr| SERVICE.all().contains(&address);
-            let found_by_check =
-                remote == "prflx" && seen.remote_address.parse().is_ok_and(is_relay);
+            let found_by_check = self.caller(seen.party).browser == Browser::Firefox
+                && remote == "prflx"
+                && seen.remote_address.parse().is_ok_and(is_relay);
             assert!(
                 remote == "relay" || found_by_check,
                 "the remote candidate of {name}: {remote}"
