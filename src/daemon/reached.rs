@@ -105,6 +105,26 @@ mod tests {
     }
 
     #[test]
+    fn each_transport_that_is_listened_on_has_a_url() {
+        let at = |transport, text: &str| (transport, text.parse().unwrap());
+        let settings = settings(&["127.0.0.1:0"]);
+        let bound = [
+            at(Transport::Udp, "127.0.0.1:5"),
+            at(Transport::Tcp, "127.0.0.1:6"),
+            at(Transport::Tls, "[::1]:7"),
+            at(Transport::Tls, "[::1]:8"),
+        ];
+        assert_eq!(
+            ice_urls(&settings, &bound),
+            [
+                "turn:127.0.0.1:5?transport=udp",
+                "turn:127.0.0.1:6?transport=tcp",
+                "turns:[::1]:7?transport=tcp",
+            ]
+        );
+    }
+
+    #[test]
     fn behind_nat_a_url_names_the_outer_address() {
         let mut settings = settings(&["0.0.0.0:3478"]);
         settings.relay.external = External::One("203.0.113.7".parse().unwrap());

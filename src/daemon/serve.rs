@@ -150,11 +150,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stopped = tokio::task::spawn_blocking(move || dataplane.stop());
     journal.await.context("the journal ended in a panic")?;
     stopped.await.context("stopping ended in a panic")?;
-    if handle.lost_records() > 0 {
-        tracing::warn!(
-            records = handle.lost_records(),
-            "the log was too slow for some records"
-        );
+    let records = handle.lost_records();
+    if records > 0 {
+        tracing::warn!(records, "the log was too slow for some records");
     }
     tracing::info!("stopped");
     Ok(())

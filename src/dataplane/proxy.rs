@@ -2,9 +2,9 @@
 //! (haproxy.org, "The PROXY protocol").
 //!
 //! It parses what stands in front of a stream or of a datagram, and says whose headers are
-//! believed. It reads nothing, and keeps nothing. A header is for the operator's own networks
-//! alone: from anybody else the same bytes are a message like any other, and no STUN message,
-//! ChannelData or TLS record begins like one.
+//! believed. It reads nothing, and keeps nothing. Whose headers are believed must send one (a stream
+//! without it is to be closed, a datagram dropped); from anybody else the same bytes are a message
+//! like any other.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -71,7 +71,7 @@ pub fn parse_datagram(datagram: &[u8]) -> Parsed {
         // A datagram that is cut short stays so.
         Parsed::NeedMore if datagram.len() < V2.len() => Parsed::Absent,
         Parsed::NeedMore => Parsed::Invalid,
-        parsed => parsed,
+        parsed @ (Parsed::Header { .. } | Parsed::Absent | Parsed::Invalid) => parsed,
     }
 }
 

@@ -154,14 +154,14 @@ mod tests {
     #[test]
     fn a_full_ring_takes_nothing_of_a_packet() {
         let (mut out, mut into) = ring(WorkerId(1));
-        let packet = [7; 60_000];
+        let packet = vec![7; 60_000];
         let mut taken = 0;
         while out.push(tuple(1), [&[1, 2, 3, 4], &packet, &[]]) {
             taken += 1;
         }
         assert_eq!(taken, BYTES / 60_004);
         while into.pop(|_, [first, second]| {
-            assert_eq!([first, second].concat()[4..], packet);
+            assert_eq!([first, second].concat()[4..], packet[..]);
         }) {
             taken -= 1;
         }

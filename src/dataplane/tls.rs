@@ -120,11 +120,10 @@ impl Certificate {
         let mut names = Vec::new();
         if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
             for name in &alternative.value.general_names {
-                match name {
-                    GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
-                    GeneralName::IPAddress(bytes) => names.extend(address(bytes)),
-                    // Nothing else names a server of ours.
-                    _ => {}
+                if let GeneralName::DNSName(name) = name {
+                    names.push(name.to_ascii_lowercase());
+                } else if let GeneralName::IPAddress(bytes) = name {
+                    names.extend(address(bytes));
                 }
             }
         }
@@ -484,10 +483,12 @@ fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Fault> {
     let remedy = "name a PEM file with an unencrypted private key";
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
         let encrypted = text.windows(9).any(|word| word == b"ENCRYPTED");
-        let reason = match error {
-            _ if encrypted => "the key is encrypted, and nobody is there to give its passphrase",
-            pem::Error::NoItemsFound => "the file has no private key in PEM",
-            _ => "the file is not PEM, or damaged",
+        let reason = if encrypted {
+            "the key is encrypted, and nobody is there to give its passphrase"
+        } else if matches!(error, pem::Error::NoItemsFound) {
+            "the file has no private key in PEM"
+        } else {
+            "the file is not PEM, or damaged"
         };
         (reason.to_owned(), remedy)
     })

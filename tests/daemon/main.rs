@@ -15,7 +15,9 @@ mod loopback;
 mod house;
 mod http;
 
+mod certificates;
 mod mint;
+mod openssl;
 mod privacy;
 mod refusals;
 mod serve;

@@ -13,6 +13,7 @@ use crate::loopback::client::{Client, SUCCESS};
 use crate::loopback::eventually;
 use crate::loopback::message::Received;
 use crate::loopback::plane::{V4, V6};
+use crate::loopback::stream::Stream;
 
 /// Packets that each party of a call sends.
 const PACKETS: u8 = 25;
@@ -142,11 +143,12 @@ fn without_a_configuration_it_prints_a_credential_that_works() {
     let said = daemon.stdout();
     let (begin, end) = (said.find('{').unwrap(), said.rfind('}').unwrap());
     let configuration: Value = serde_json::from_str(&said[begin..=end]).unwrap();
-    let url = format!("turn:{free}?transport=udp");
-    assert_eq!(configuration["iceServers"][0]["urls"], json!([url]));
+    let urls = ["udp", "tcp"].map(|transport| format!("turn:{free}?transport={transport}"));
+    assert_eq!(configuration["iceServers"][0]["urls"], json!(urls));
     assert_eq!(configuration["iceTransportPolicy"], "relay");
     let credential = credential(&configuration);
-    let [mut a, mut b] = [(); 2].map(|()| Client::new(free, credential.clone()));
+    let mut a = Client::new(free, credential.clone());
+    let mut b = Client::over(Stream::tcp(free), credential.clone());
     let (at_a, at_b) = (a.allocate(V4), b.allocate(V4));
     assert_eq!((a.permit(at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
     a.send_to(at_b, b"hello");

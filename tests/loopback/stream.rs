@@ -48,22 +48,25 @@ impl Stream {
     ) -> Self {
         let socket = TcpStream::connect(server).unwrap();
         socket.set_nodelay(true).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions)
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-            .with_no_client_auth();
-        config.alpn_protocols = vec![b"stun.turn".to_vec()];
-        let name = ServerName::try_from("turn.test").unwrap();
-        let tls = ClientConnection::new(Arc::new(config), name).unwrap();
-        let tls = Box::new(StreamOwned::new(tls, socket.try_clone().unwrap()));
+        let tls = Box::new(StreamOwned::new(
+            client(versions),
+            socket.try_clone().unwrap(),
+        ));
         Self {
             socket,
             bytes: Mutex::new(tls),
             unread: Vec::new(),
         }
+    }
+
+    /// The certificate that a new client is shown.
+    pub(crate) fn shown(server: SocketAddr) -> Vec<u8> {
+        let mut socket = TcpStream::connect(server).unwrap();
+        let mut tls = client(&[&rustls::version::TLS13]);
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).unwrap();
+        }
+        tls.peer_certificates().unwrap()[0].to_vec()
     }
 
     /// Sends bytes as they are.
@@ -94,7 +97,7 @@ impl Stream {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = left.max(Duration::from_millis(1));
             self.socket.set_read_timeout(Some(left)).unwrap();
-            let mut room = [0; 65_536];
+            let mut room = vec![0; 65_536];
             match self.bytes.get_mut().unwrap().read(&mut room) {
                 Ok(0) => return None,
                 Ok(len) => self.unread.extend_from_slice(&room[..len]),
@@ -122,6 +125,20 @@ impl Stream {
             }
         }
     }
+}
+
+/// The client's end of TLS, before its handshake.
+fn client(versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConnection {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"stun.turn".to_vec()];
+    let name = ServerName::try_from("turn.test").unwrap();
+    ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
 /// A self-signed certificate and its key as PEM files in `directory`.

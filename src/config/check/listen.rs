@@ -23,8 +23,8 @@ impl Checker<'_> {
             );
             self.refuse(&key, fault);
         }
-        let tcp = self.listen_tcp(&typed.tcp, &udp);
-        let tls = self.list(&key_of(Transport::Tls), &typed.tls, parse::listener);
+        let tcp = uncovered(self.listen_tcp(&typed.tcp, &udp));
+        let tls = self.listen_tls(&typed.tls, &tcp);
         let dtls = self.listen_dtls(&typed.dtls, &udp);
         let buffer = parse::buffer(&typed.receive_buffer);
         Listen {
@@ -51,6 +51,21 @@ impl Checker<'_> {
                 Vec::new()
             }
         }
+    }
+
+    fn listen_tls(&mut self, typed: &[String], tcp: &[SocketAddr]) -> Vec<SocketAddr> {
+        let tls = self.list(&key_of(Transport::Tls), typed, |text| {
+            let listener = parse::listener(text)?;
+            let other = |tcp: &&SocketAddr| meet(listener, **tcp) && listener != **tcp;
+            match tcp.iter().find(other) {
+                Some(other) => Err(Fault::new(
+                    format!("listen.tcp has {other}, and one of them covers the other"),
+                    "write the same address in both, and it serves both, or another port in one",
+                )),
+                None => Ok(listener),
+            }
+        });
+        uncovered(tls)
     }
 
     fn listen_dtls(&mut self, typed: &[String], udp: &[SocketAddr]) -> Vec<SocketAddr> {
@@ -125,6 +140,17 @@ impl Checker<'_> {
 
 pub(super) fn key_of(transport: Transport) -> Key {
     Key::new("listen", transport.label())
+}
+
+/// The listeners without those that a wildcard among them stands for: of streams one socket serves
+/// them all, since each connection has a local address of its own.
+fn uncovered(listeners: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let covers = |wide: &SocketAddr, one: &SocketAddr| {
+        wide.ip().is_unspecified() && !one.ip().is_unspecified() && meet(*wide, *one)
+    };
+    let is_covered = |one: &SocketAddr| listeners.iter().any(|wide| covers(wide, one));
+    let kept = listeners.iter().filter(|one| !is_covered(one));
+    kept.copied().collect()
 }
 
 /// Whether two listeners would want the same transport address. A wildcard stands for the

@@ -125,9 +125,9 @@ impl Checker<'_> {
                 };
                 (key, Fault::new(reason, remedy))
             }
-            other => (
+            TlsError::Nothing | TlsError::Setup(_) => (
                 Key::new("tls", "cert"),
-                Fault::new(other.to_string(), "compare config/taciturn.toml"),
+                Fault::new(error.to_string(), "compare config/taciturn.toml"),
             ),
         };
         self.refuse(&key, fault);

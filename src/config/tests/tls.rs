@@ -3,6 +3,7 @@
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
 use super::*;
+use crate::turn::policy::{PeerPolicy, Refusal, Verdict};
 
 /// Files with a certificate for `names` and its key, in `directory`.
 pub(super) fn certificate(directory: &TempDir, name: &str, names: &[&str]) -> [String; 2] {
@@ -196,6 +197,34 @@ fn who_may_share_an_address_and_a_port_and_who_may_not() {
     }
 }
 
+#[test]
+fn a_wildcard_stands_for_the_addresses_that_it_covers() {
+    let home = TempDir::new().unwrap();
+    let [cert, key] = certificate(&home, "a", &["a.example"]);
+    let more = "udp = ['127.0.0.1:1', '0.0.0.0:1', '127.0.0.1:2', '[::1]:1']\n\
+                tls = ['127.0.0.1:443', '0.0.0.0:443', '[::1]:443']";
+    let listen = with(&cert, &key, more).unwrap().settings.listen;
+    assert_eq!(listen.udp.len(), 4);
+    assert_eq!(
+        listen.tcp,
+        addresses(&["0.0.0.0:1", "127.0.0.1:2", "[::1]:1"])
+    );
+    assert_eq!(listen.tls, addresses(&["0.0.0.0:443", "[::1]:443"]));
+
+    for (tcp, tls) in [("0.0.0.0:443", "127.0.0.1:443"), ("[::1]:443", "[::]:443")] {
+        let problem = refused(with(
+            &cert,
+            &key,
+            &format!("tcp = ['{tcp}']\ntls = ['{tls}']"),
+        ));
+        assert_eq!(problem.key, "listen.tls.0");
+        assert!(problem.reason.contains(tcp) && problem.remedy.contains("same address"));
+    }
+    let any = "tcp = ['127.0.0.1:0', '0.0.0.0:0']\ntls = ['127.0.0.1:0']";
+    let listen = with(&cert, &key, any).unwrap().settings.listen;
+    assert_eq!((listen.tcp.len(), listen.tls.len()), (2, 1));
+}
+
 #[cfg(not(feature = "dtls"))]
 #[test]
 fn a_build_without_dtls_says_so() {
@@ -226,17 +255,34 @@ fn tcp_is_where_udp_is_unless_told() {
     assert_eq!(tcp(&[udp, (name, "")]), []);
 }
 
+/// T7
 #[test]
 fn every_listener_is_no_peer() {
     let home = TempDir::new().unwrap();
     let [cert, key] = certificate(&home, "a", &["a.example"]);
     let more = "udp = ['192.0.2.1:1']\ntcp = ['192.0.2.1:2']\ntls = ['192.0.2.1:3']";
     let settings = with(&cert, &key, more).unwrap().settings;
+    let keys = Keys {
+        nonce: crate::turn::NonceKey::new([1; 32]),
+        subject: zeroize::Zeroizing::new([2; 32]),
+    };
+    let bound = addresses(&["192.0.2.1:4"]);
+    let machine = Machine {
+        addresses: Vec::new(),
+        listening: bound.clone(),
+    };
+    let server = settings
+        .server(&keys, settings.secrets(), &[], &machine)
+        .unwrap();
     let all: Vec<SocketAddr> = settings.listen.all().map(|(_, address)| address).collect();
     assert_eq!(
         all,
         addresses(&["192.0.2.1:1", "192.0.2.1:2", "192.0.2.1:3"])
     );
+    for own in all.into_iter().chain(bound) {
+        let verdict = server.judge.peer(&PeerPolicy::Any, own);
+        assert_eq!(verdict, Verdict::Refused(Refusal::OwnSocket), "{own}");
+    }
 }
 
 #[test]

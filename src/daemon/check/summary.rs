@@ -255,7 +255,7 @@ fn log(settings: &Settings) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, relays, settings};
+    use super::super::testing::{certificate_files, facts, relays, settings};
     use super::*;
 
     fn text(variables: &[(&str, &str)]) -> String {
@@ -277,6 +277,51 @@ mod tests {
         );
         let v6 = "UDP [::]:3478, which today stands for ::1, 2001:db8::7\n";
         assert!(text.contains(v6), "{text}");
+    }
+
+    #[test]
+    fn each_transport_has_its_lines() {
+        let home = tempfile::tempdir().unwrap();
+        let [cert, key] = certificate_files(home.path(), &["turn.example.org", "*.example.org"]);
+        let said = text(&[
+            ("TACITURN_LISTEN__UDP", "127.0.0.1:3478"),
+            ("TACITURN_LISTEN__TCP", "127.0.0.1:80"),
+            ("TACITURN_LISTEN__TLS", "127.0.0.1:443"),
+            ("TACITURN_TLS__CERT", &cert),
+            ("TACITURN_TLS__KEY", &key),
+            ("TACITURN_PUBLIC__HOST", "turn.example.org"),
+            ("TACITURN_PROXY_PROTOCOL__TRUSTED", "10.0.0.0/8,::1"),
+        ]);
+        for line in [
+            "Listens: UDP 127.0.0.1:3478",
+            "Listens: TCP 127.0.0.1:80",
+            "Listens: TLS 127.0.0.1:443",
+            "Minted URL: turn:turn.example.org:3478?transport=udp",
+            "Minted URL: turn:turn.example.org:80?transport=tcp",
+            "Minted URL: turns:turn.example.org:443?transport=tcp",
+            &format!("Certificate: {cert} for turn.example.org, *.example.org, valid for "),
+            "and wanted, from 10.0.0.0/8, ::1/128",
+            "; 2 for clients that do not come by UDP",
+        ] {
+            assert!(said.contains(line), "{line} is not in:\n{said}");
+        }
+        let udp = text(&[("TACITURN_LISTEN__TCP", "")]);
+        for word in ["TCP", "Certificate", "PROXY", "by UDP"] {
+            assert!(!udp.contains(word), "{word} is in:\n{udp}");
+        }
+    }
+
+    #[test]
+    fn an_expired_certificate_is_told_as_one() {
+        let certificate = |not_after| Certificate {
+            names: Vec::new(),
+            not_before: 0,
+            not_after,
+        };
+        let said = |not_after| super::certificate(Path::new("a"), &certificate(not_after), 86_400);
+        assert_eq!(said(86_399), "a for no name, expired");
+        assert_eq!(said(86_400 * 2), "a for no name, valid for 1 more day");
+        assert_eq!(said(86_400 * 3), "a for no name, valid for 2 more days");
     }
 
     #[test]

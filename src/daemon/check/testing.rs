@@ -1,6 +1,7 @@
 //! A machine on which nothing is to be warned of, and configurations for it.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::Facts;
 use crate::config::{self, Settings, Sources};
@@ -50,4 +51,19 @@ pub(super) fn settings(variables: &[(&str, &str)]) -> Settings {
 /// The relay addresses of `settings`.
 pub(super) fn relays(settings: &Settings) -> Vec<RelayAddress> {
     settings.relays(&[]).unwrap()
+}
+
+/// Files with a certificate for these names and its key.
+pub(super) fn certificate_files(directory: &Path, names: &[&str]) -> [String; 2] {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    [
+        ("cert.pem", made.cert.pem()),
+        ("key.pem", made.signing_key.serialize_pem()),
+    ]
+    .map(|(name, text)| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    })
 }

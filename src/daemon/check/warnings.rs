@@ -229,7 +229,7 @@ pub(super) fn stream_workers(settings: &Settings, facts: &Facts) -> usize {
     }
     let workers = settings.workers.count.map_or(facts.cores, usize::from);
     let streams = settings.workers.streams;
-    streams.map_or(workers.min(8), usize::from)
+    streams.map_or_else(|| workers.min(8), usize::from)
 }
 
 /// Sockets that listen: each worker has one of its own for each address.
@@ -308,7 +308,7 @@ pub(super) fn joined(items: impl Iterator<Item = impl ToString>) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::super::facts::Place;
-    use super::super::testing::{facts, relays, settings};
+    use super::super::testing::{certificate_files, facts, relays, settings};
     use super::*;
 
     /// The only warning that these variables bring on that machine.
@@ -483,6 +483,51 @@ mod tests {
         for fine in ["0.0.0.0:53", "0.0.0.0:80", "0.0.0.0:1024", "0.0.0.0:0"] {
             assert_eq!(listen(fine), Vec::<String>::new(), "{fine}");
         }
+    }
+
+    #[test]
+    fn a_port_of_another_transport_is_told_by_its_own_key() {
+        let home = tempfile::tempdir().unwrap();
+        let [cert, key] = certificate_files(home.path(), &["a.example"]);
+        let warning = only(
+            &[
+                ("TACITURN_LISTEN__UDP", "0.0.0.0:3478,0.0.0.0:99"),
+                ("TACITURN_LISTEN__TLS", "0.0.0.0:500"),
+                ("TACITURN_TLS__CERT", &cert),
+                ("TACITURN_TLS__KEY", &key),
+                ("TACITURN_PUBLIC__HOST", "a.example"),
+            ],
+            &facts(),
+        );
+        assert_says(
+            &warning,
+            &["listen.udp has port 99 and listen.tls has port 500: browsers"],
+        );
+        assert!(!warning.contains("listen.tcp"), "{warning}");
+    }
+
+    #[test]
+    fn a_host_that_no_certificate_covers_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let [cert, key] = certificate_files(home.path(), &["a.example", "*.b.example"]);
+        let with = |more: &[(&str, &str)]| {
+            let tls = [
+                ("TACITURN_LISTEN__TLS", "0.0.0.0:443"),
+                ("TACITURN_TLS__CERT", cert.as_str()),
+                ("TACITURN_TLS__KEY", key.as_str()),
+            ];
+            all(&[&tls[..], more].concat(), &facts())
+        };
+        let host = |name| with(&[("TACITURN_PUBLIC__HOST", name)]);
+        assert_eq!(host("a.example"), Vec::<String>::new());
+        assert_eq!(host("turn.b.example"), Vec::<String>::new());
+        assert_says(
+            &host("c.example")[0],
+            &["public.host is c.example", "no certificate"],
+        );
+        assert_says(&with(&[])[0], &["public.host is not set"]);
+        let urls = ("TACITURN_PUBLIC__URLS", "turns:c.example");
+        assert_eq!(with(&[urls]), Vec::<String>::new());
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Worker {
                 // What came with the first byte waits for nothing more.
                 None if round == 0 => match connection.read_kept(&mut self.incoming) {
                     Taken::Nothing => connection.read(&mut self.incoming),
-                    taken => taken,
+                    taken @ (Taken::Slot { .. } | Taken::Closed) => taken,
                 },
                 _ => connection.read(&mut self.incoming),
             };
