@@ -18,6 +18,7 @@ mod hairpin;
 mod headers;
 mod misdirected;
 mod relay;
+mod siege;
 mod sockets;
 mod strangers;
 mod streams;

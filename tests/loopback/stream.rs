@@ -69,6 +69,16 @@ impl Stream {
         tls.peer_certificates().unwrap()[0].to_vec()
     }
 
+    /// The same once a TLS handshake is over.
+    pub(crate) fn finished(mut self) -> Self {
+        // A Binding request, and what comes back.
+        let mut request = [0; 20];
+        request[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42]);
+        self.send(&request);
+        self.receive(Instant::now() + super::PATIENCE).unwrap();
+        self
+    }
+
     /// Sends bytes as they are.
     pub(crate) fn write(&self, bytes: &[u8]) {
         let mut writer = self.bytes.lock().unwrap();
