@@ -185,7 +185,7 @@ impl Dtls {
     ) -> Result<(), Refused> {
         let slot = self.table.find(client).ok_or(Refused::NoSession)?;
         let session = self.table.get_mut(slot).ok_or(Refused::NoSession)?;
-        if !matches!(session.phase, Phase::Open) {
+        if !matches!(session.phase, Phase::Open { .. }) {
             return Err(Refused::NoSession);
         }
         let whole = if let [whole] = parts {
@@ -251,6 +251,14 @@ impl Dtls {
         }
     }
 
+    /// Whether the indexes of the sessions agree, for tests.
+    ///
+    /// # Errors
+    /// The rule that does not hold.
+    pub fn check_invariants(&self) -> Result<(), &'static str> {
+        self.table.check_invariants()
+    }
+
     fn look_at(
         &mut self,
         slot: usize,
@@ -273,7 +281,7 @@ impl Dtls {
                 half_open.resend(session.client, out);
                 self.table.arm(slot, at);
             }
-            Phase::Open => {
+            Phase::Open { .. } => {
                 let silent_until = session.active.plus(self.limits.idle);
                 if silent_until > now {
                     self.table.arm(slot, silent_until);
@@ -300,7 +308,10 @@ impl Dtls {
         };
         let lent = self.lent.get_or_insert_default();
         match &mut session.phase {
-            Phase::Open => {
+            Phase::Open { overhead } => {
+                if !records::are_whole(datagram, *overhead) {
+                    return Received::Dropped;
+                }
                 lent.set_incoming(datagram);
                 self.reading = Some((slot, now));
                 Received::Readable
@@ -354,8 +365,8 @@ impl Dtls {
                 self.begin(client, None, datagram, now, out)
             }
             // A late copy of the hello that began this session ends nothing.
-            Phase::Open if came_before => Received::Dropped,
-            Phase::Open => self.begin(client, Some(slot), datagram, now, out),
+            Phase::Open { .. } if came_before => Received::Dropped,
+            Phase::Open { .. } => self.begin(client, Some(slot), datagram, now, out),
         }
     }
 
@@ -427,7 +438,8 @@ impl Dtls {
             }
             Step::Done => {
                 session.active = now;
-                self.table.open(slot, now.plus(self.limits.idle));
+                let overhead = session.overhead();
+                self.table.open(slot, overhead, now.plus(self.limits.idle));
                 self.counts.finished += 1;
                 // Application data may stand behind Finished.
                 self.reading = Some((slot, now));
@@ -445,7 +457,7 @@ impl Dtls {
 
     fn say_goodbye(&mut self, slot: usize, out: Out<'_>) {
         if let Some(session) = self.table.get_mut(slot)
-            && matches!(session.phase, Phase::Open)
+            && matches!(session.phase, Phase::Open { .. })
         {
             session.shutdown(&mut self.lent);
             flush(&mut self.lent, session.client, out);

@@ -1,6 +1,9 @@
-//! What of a client's datagrams reaches OpenSSL before the handshake is through. OpenSSL would
-//! keep a hundred records of the next epoch, each in a buffer of 17 KB, and begin ten handshake
-//! messages of any length; here it gets what a handshake needs and not more.
+//! What of a client's datagrams reaches OpenSSL, by the headers that anybody can write.
+//!
+//! Before the handshake is finished OpenSSL would keep a hundred records of the next epoch, each
+//! in a buffer of 17 KB, and begin ten handshake messages of any length; here it gets what a
+//! handshake needs and not more. Afterwards it would end the session for a record that is too
+//! short to be decrypted, which anybody can send with a client's address.
 
 use super::hello::{
     ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HANDSHAKE_HEADER, MAJOR, Reader,
@@ -15,6 +18,11 @@ const ENCRYPTED: u8 = 6;
 const MESSAGE_MAX: usize = 4_096;
 /// ClientHello with the cookie is 1, ClientKeyExchange 2, Finished 3.
 const MESSAGE_SEQ_MAX: u16 = 3;
+
+/// The least that an encrypted record adds to its content: the tag of ChaCha20-Poly1305.
+pub(super) const TAG: usize = 16;
+/// What it adds with AES-GCM, an explicit nonce being before the tag.
+pub(super) const NONCE_AND_TAG: usize = 8 + TAG;
 
 /// What one client may still send of a handshake.
 #[derive(Debug, Clone, Copy)]
@@ -36,16 +44,59 @@ impl Allowance {
             return false;
         };
         self.datagrams = datagrams;
+        // An empty read would be the end of a stream to OpenSSL.
+        if datagram.is_empty() {
+            return false;
+        }
         let mut rest = Reader(datagram);
         while !rest.0.is_empty() {
-            if self.take_record(&mut rest).is_none() {
+            if Record::take(&mut rest)
+                .and_then(|it| self.admit(&it))
+                .is_none()
+            {
                 return false;
             }
         }
         true
     }
 
-    fn take_record(&mut self, rest: &mut Reader<'_>) -> Option<()> {
+    fn admit(&mut self, record: &Record<'_>) -> Option<()> {
+        match (record.epoch, record.content) {
+            (0, CHANGE_CIPHER_SPEC | ALERT) => Some(()),
+            (0, HANDSHAKE) => are_messages(record.body),
+            (1, CHANGE_CIPHER_SPEC | ALERT | HANDSHAKE | APPLICATION_DATA) => {
+                self.encrypted = self.encrypted.checked_sub(1)?;
+                (record.body.len() >= NONCE_AND_TAG).then_some(())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether a datagram of a finished handshake is made of whole records, and those that are
+/// encrypted can be decrypted as far as their length goes.
+///
+/// RFC 6347 §4.1.2.7: an invalid record ends nothing, or anybody could end everything.
+pub(super) fn are_whole(datagram: &[u8], overhead: usize) -> bool {
+    let mut rest = Reader(datagram);
+    while !rest.0.is_empty() {
+        match Record::take(&mut rest) {
+            Some(record) if record.epoch == 0 || record.body.len() >= overhead => {}
+            Some(_) | None => return false,
+        }
+    }
+    // An empty read would be the end of a stream to OpenSSL.
+    !datagram.is_empty()
+}
+
+struct Record<'d> {
+    content: u8,
+    epoch: u16,
+    body: &'d [u8],
+}
+
+impl<'d> Record<'d> {
+    fn take(rest: &mut Reader<'d>) -> Option<Self> {
         let [content, MAJOR, _] = *rest.array()? else {
             return None;
         };
@@ -53,15 +104,11 @@ impl Allowance {
         let _sequence: &[u8; 6] = rest.array()?;
         let len = rest.u16()?;
         let body = rest.bytes(usize::from(len))?;
-        match (epoch, content) {
-            (0, CHANGE_CIPHER_SPEC | ALERT) => Some(()),
-            (0, HANDSHAKE) => are_messages(body),
-            (1, CHANGE_CIPHER_SPEC | ALERT | HANDSHAKE | APPLICATION_DATA) => {
-                self.encrypted = self.encrypted.checked_sub(1)?;
-                Some(())
-            }
-            _ => None,
-        }
+        Some(Self {
+            content,
+            epoch,
+            body,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{ErrorCode, Ssl, SslContextRef, SslStream};
 
 use super::hello::RANDOM_LEN;
-use super::records::Allowance;
+use super::records::{Allowance, NONCE_AND_TAG, TAG};
 use super::{Out, sys};
 use crate::turn::{ClientAddr, Tick};
 
@@ -93,8 +93,8 @@ impl Write for Wire {
 pub(super) enum Phase {
     /// The cookie was echoed; the handshake is not through.
     HalfOpen(HalfOpen),
-    /// Application data may flow.
-    Open,
+    /// Application data may flow, in records that are longer than it by at least so much.
+    Open { overhead: usize },
 }
 
 /// What is kept of a handshake.
@@ -219,6 +219,16 @@ impl Session {
     pub(super) fn began_with(&self, random: &[u8; RANDOM_LEN]) -> bool {
         let mut own = [0; RANDOM_LEN];
         self.stream.ssl().client_random(&mut own) == RANDOM_LEN && own == *random
+    }
+
+    /// By how much an encrypted record is longer than its content.
+    pub(super) fn overhead(&self) -> usize {
+        let cipher = self.stream.ssl().current_cipher();
+        if cipher.is_some_and(|cipher| cipher.name().contains("CHACHA20")) {
+            TAG
+        } else {
+            NONCE_AND_TAG
+        }
     }
 
     /// Lends the wire its buffers for one call. OpenSSL's queue of errors belongs to the thread,

@@ -92,11 +92,11 @@ impl Table {
     }
 
     /// Notes that a handshake is finished.
-    pub(super) fn open(&mut self, slot: usize, at: Tick) {
+    pub(super) fn open(&mut self, slot: usize, overhead: usize, at: Tick) {
         if let Some(entry) = self.entries.get_mut(slot)
             && matches!(entry.session.phase, Phase::HalfOpen(_))
         {
-            entry.session.phase = Phase::Open;
+            entry.session.phase = Phase::Open { overhead };
             let (serial, client) = (entry.serial, entry.session.client);
             self.forget_half_open(serial, client);
         }
@@ -155,26 +155,30 @@ impl Table {
         }
     }
 
-    /// Panics if the indexes and the sessions do not agree.
-    #[cfg(test)]
-    pub(super) fn check_invariants(&self) {
-        assert_eq!(self.clients.len(), self.entries.len());
-        assert_eq!(self.deadlines.len(), self.entries.len());
-        assert_eq!(
-            self.networks.values().sum::<usize>(),
-            self.half_open.len(),
-            "networks"
-        );
+    /// Looks whether the indexes and the sessions agree.
+    pub(super) fn check_invariants(&self) -> Result<(), &'static str> {
+        let check = |holds: bool, rule| if holds { Ok(()) } else { Err(rule) };
+        let count = self.entries.len();
+        check(self.clients.len() == count, "one place by client")?;
+        check(self.deadlines.len() == count, "one deadline")?;
+        let near: usize = self.networks.values().sum();
+        check(near == self.half_open.len(), "one network")?;
         let mut half_open = 0;
         for (slot, entry) in &self.entries {
-            assert_eq!(self.find(entry.session.client), Some(slot));
-            assert!(self.deadlines.contains(&(entry.armed, slot)));
+            let found = self.find(entry.session.client);
+            check(found == Some(slot), "found by client")?;
+            let is_armed = self.deadlines.contains(&(entry.armed, slot));
+            check(is_armed, "armed for its deadline")?;
             if matches!(entry.session.phase, Phase::HalfOpen(_)) {
                 half_open += 1;
-                assert_eq!(self.half_open.get(&entry.serial), Some(&slot));
+                let placed = self.half_open.get(&entry.serial);
+                check(placed == Some(&slot), "placed by age")?;
             }
         }
-        assert_eq!(half_open, self.half_open.len());
+        check(
+            half_open == self.half_open.len(),
+            "only those in handshake by age",
+        )
     }
 }
 
