@@ -119,12 +119,19 @@ fn each_of_several_servers_has_a_row_and_all_must_relay() {
             "probe",
             &url(port),
             &url(absent),
-            "turns:127.0.0.1:443",
+            &format!("turns:127.0.0.1:{absent}"),
             "--packets",
             "5",
         ])
         .ended(1);
-    said.out_has(&["URL ", "ok", "not reached", "TLS is not supported yet"]);
+    said.out_has(&[
+        "URL ",
+        "ok",
+        "not reached",
+        "nothing listens on that TCP port",
+        "works      UDP over IPv4",
+        "fails      UDP over IPv4, TLS over IPv4",
+    ]);
     said.err_has(&["failed for 2 of 3 URLs"]);
     user.runs(&["probe", &url(port), &url(port), "--packets", "5"])
         .ended(0);
