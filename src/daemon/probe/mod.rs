@@ -74,7 +74,10 @@ pub(crate) fn run(arguments: &Probe) -> anyhow::Result<()> {
     // Tasks of the client may still retransmit what nobody waits for.
     runtime.shutdown_background();
     if outcomes.len() > 1 {
-        let (table, verdict) = (report::table(&outcomes, now()), report::verdict(&outcomes));
+        let (table, verdict) = (
+            report::table(&outcomes, sys::unix_seconds()),
+            report::verdict(&outcomes),
+        );
         print(&format!("\n{table}\n\n{verdict}"))?;
     }
     match (failed, targets.len()) {
@@ -82,11 +85,6 @@ pub(crate) fn run(arguments: &Probe) -> anyhow::Result<()> {
         (1, 1) => anyhow::bail!("the probe failed"),
         (failed, all) => anyhow::bail!("the probe failed for {failed} of {all} URLs"),
     }
-}
-
-/// Seconds since 1970, as certificates count.
-fn now() -> i64 {
-    i64::try_from(sys::unix_seconds()).unwrap_or(i64::MAX)
 }
 
 /// Probes a server over each family that it has addresses of, and tells each outcome.
@@ -102,7 +100,7 @@ async fn probe(
         Err(text) => {
             let failure = Verdict::Unreached(Failure::new(Stage::Reach, text));
             let outcome = Outcome::new(url, None, failure);
-            print(&report::one(&outcome, now()))?;
+            print(&report::one(&outcome, sys::unix_seconds()))?;
             return Ok(vec![outcome]);
         }
     };
@@ -117,7 +115,7 @@ async fn probe(
         });
         let verdict = relay(target, ways.collect(), pace).await;
         let outcome = Outcome::new(url, family, verdict);
-        print(&report::one(&outcome, now()))?;
+        print(&report::one(&outcome, sys::unix_seconds()))?;
         outcomes.push(outcome);
     }
     Ok(outcomes)

@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 use webrtc_util::{Conn, Error};
 
 use super::link::{Ending, Failure, Secured, Stage, Way};
-use super::url::Transport;
 use crate::proto::{Class, HEADER_LEN, Message, Method, RequestedTransport, TransactionId, Writer};
+use crate::turn::Transport;
 
 /// How long a server has to answer, and a name to be found.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -100,7 +100,7 @@ async fn binding(
     let (binding, allocate) = requests(id).ok_or("the requests are too long")?;
 
     let deadline = Instant::now() + patience;
-    let reliable = way.transport.carrier() == "TCP";
+    let reliable = way.transport.is_stream();
     let mut wait = FIRST_WAIT;
     let mut round = 0;
     while Instant::now() < deadline {

@@ -8,7 +8,8 @@ use super::link::{Failure, Secured, Stage};
 use super::places::Family;
 use super::reach::Reached;
 use super::relay::{Relayed, Stopped};
-use super::url::{Transport, TurnUrl};
+use super::url::{self, TurnUrl};
+use crate::turn::Transport;
 
 /// How the probe of one server ended, over one address family.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl Outcome {
 
     /// Such as "TLS over IPv6".
     fn way(&self) -> String {
-        let transport = self.transport.name();
+        let transport = url::name(self.transport);
         match self.family {
             Some(family) => format!("{transport} over {}", family.name()),
             None => transport.to_owned(),
@@ -72,7 +73,7 @@ impl Outcome {
 }
 
 /// Everything about one server; `now` is in seconds since 1970.
-pub(super) fn one(outcome: &Outcome, now: i64) -> String {
+pub(super) fn one(outcome: &Outcome, now: u64) -> String {
     let mut text = format!("{} ({})", outcome.url, outcome.way());
     // Writing into a string cannot fail.
     let mut line = |name: &str, value: String| _ = write!(text, "\n  {name:<12}{value}");
@@ -170,7 +171,7 @@ fn milliseconds(duration: Duration) -> String {
 const COLUMNS: usize = 9;
 
 /// One row for each server, transport and family.
-pub(super) fn table(outcomes: &[Outcome], now: i64) -> String {
+pub(super) fn table(outcomes: &[Outcome], now: u64) -> String {
     let head = [
         "URL",
         "over",
@@ -236,7 +237,7 @@ pub(super) fn verdict(outcomes: &[Outcome]) -> String {
     text.trim_start().to_owned()
 }
 
-fn row(outcome: &Outcome, now: i64) -> [String; COLUMNS] {
+fn row(outcome: &Outcome, now: u64) -> [String; COLUMNS] {
     let none = || "-".to_owned();
     let result = match &outcome.verdict {
         Verdict::Relayed(..) if outcome.is_whole() => "ok",

@@ -1,5 +1,7 @@
 //! TURN URLs (RFC 7065 §3.1).
 
+use crate::turn::Transport;
+
 /// RFC 8656 §3.1: where TURN is without a port, and where TURN over TLS and DTLS is.
 const PORT: u16 = 3478;
 const SECURE_PORT: u16 = 5349;
@@ -14,39 +16,25 @@ pub(super) struct TurnUrl {
     pub(super) transport: Transport,
 }
 
-/// What a client speaks to the server by, RFC 7065 §3.2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
-    Udp,
-    Tcp,
-    Tls,
-    Dtls,
+/// As people call it.
+pub(super) const fn name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "UDP",
+        Transport::Tcp => "TCP",
+        Transport::Tls => "TLS",
+        Transport::Dtls => "DTLS",
+    }
 }
 
-impl Transport {
-    /// As people call it.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Udp => "UDP",
-            Self::Tcp => "TCP",
-            Self::Tls => "TLS",
-            Self::Dtls => "DTLS",
-        }
-    }
+/// What firewalls and port numbers know of it.
+pub(super) const fn carrier(transport: Transport) -> &'static str {
+    if transport.is_stream() { "TCP" } else { "UDP" }
+}
 
-    /// What firewalls and port numbers know of it.
-    pub(super) const fn carrier(self) -> &'static str {
-        match self {
-            Self::Udp | Self::Dtls => "UDP",
-            Self::Tcp | Self::Tls => "TCP",
-        }
-    }
-
-    const fn port(self) -> u16 {
-        match self {
-            Self::Udp | Self::Tcp => PORT,
-            Self::Tls | Self::Dtls => SECURE_PORT,
-        }
+const fn default_port(transport: Transport) -> u16 {
+    match transport {
+        Transport::Udp | Transport::Tcp => PORT,
+        Transport::Tls | Transport::Dtls => SECURE_PORT,
     }
 }
 
@@ -79,7 +67,7 @@ impl TurnUrl {
         };
         let port = match port.strip_prefix(':') {
             Some(port) => port.parse().ok().filter(|port| *port > 0),
-            None if port.is_empty() => Some(transport.port()),
+            None if port.is_empty() => Some(default_port(transport)),
             None => None,
         };
         let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');

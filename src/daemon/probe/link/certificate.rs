@@ -1,21 +1,20 @@
 //! What a server's certificate says of itself (RFC 5280 §4.1): whom it names, who issued it and
 //! how long it is good.
 
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::dataplane::tls;
 
 /// With fewer days left than these somebody should look why it was not renewed.
-const SOON: i64 = 14;
-const DAY: i64 = 86_400;
+const SOON: u64 = 14;
 /// As much of a name as is shown.
 const NAME_MAX: usize = 100;
 
 /// The certificate of a server itself, without the chain behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Certificate {
-    names: Vec<String>,
+    says: tls::Certificate,
     issuer: String,
-    begins: i64,
-    ends: i64,
     /// Why it must not be believed, if so.
     pub(in super::super) doubt: Option<String>,
 }
@@ -24,9 +23,9 @@ pub(in super::super) struct Certificate {
 enum Validity {
     NotYet,
     /// Whole days left, few of them.
-    Soon(i64),
+    Soon(u64),
     /// Whole days left.
-    Long(i64),
+    Long(u64),
     Expired,
 }
 
@@ -34,31 +33,24 @@ impl Certificate {
     /// Reads a certificate as it came in a handshake. It may hold anything.
     pub(super) fn decode(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
-        let validity = certificate.validity();
         Some(Self {
-            names: names(&certificate),
+            says: tls::Certificate::parse(der)?,
             issuer: shown(&certificate.issuer().to_string()),
-            begins: validity.not_before.timestamp(),
-            ends: validity.not_after.timestamp(),
             doubt: None,
         })
     }
 
-    fn validity(&self, now: i64) -> Validity {
-        let days = self.ends.saturating_sub(now).div_euclid(DAY);
-        if now < self.begins {
-            Validity::NotYet
-        } else if days < 0 {
-            Validity::Expired
-        } else if days < SOON {
-            Validity::Soon(days)
-        } else {
-            Validity::Long(days)
+    fn validity(&self, now: u64) -> Validity {
+        match self.says.days_left(now) {
+            _ if now < self.says.not_before => Validity::NotYet,
+            None => Validity::Expired,
+            Some(days) if days < SOON => Validity::Soon(days),
+            Some(days) => Validity::Long(days),
         }
     }
 
     /// In few words, for a table.
-    pub(in super::super) fn cell(&self, now: i64) -> String {
+    pub(in super::super) fn cell(&self, now: u64) -> String {
         let text = match self.validity(now) {
             Validity::NotYet => "not yet valid".to_owned(),
             Validity::Expired => "expired".to_owned(),
@@ -72,45 +64,30 @@ impl Certificate {
     }
 
     /// In a line.
-    pub(in super::super) fn line(&self, now: i64) -> String {
-        let names = match self.names.as_slice() {
-            [] => "nobody".to_owned(),
-            names => names.join(", "),
-        };
+    pub(in super::super) fn line(&self, now: u64) -> String {
         let validity = match self.validity(now) {
             Validity::NotYet => "not yet valid: do both clocks agree?".to_owned(),
             Validity::Expired => "expired".to_owned(),
             Validity::Soon(days) => format!("{days} days left (!): renew it before calls fail"),
             Validity::Long(days) => format!("{days} days left"),
         };
-        format!("for {names}, issued by {}, {validity}", self.issuer)
+        format!(
+            "for {}, issued by {}, {validity}",
+            self.named(),
+            self.issuer
+        )
     }
 
-    /// How it is called, for whoever called it by another name.
+    /// How it is called. RFC 9525 §6.1: what stands in its common name names no server.
     pub(super) fn named(&self) -> String {
-        self.names.join(", ")
+        const MOST: usize = 8;
+        let names = self.says.names.iter().take(MOST);
+        let names: Vec<String> = names.map(|name| shown(name)).collect();
+        match names.as_slice() {
+            [] => "nobody".to_owned(),
+            names => names.join(", "),
+        }
     }
-}
-
-/// RFC 9525 §6.1: what stands in the common name names no server.
-fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    const MOST: usize = 8;
-    let Ok(Some(alternatives)) = certificate.subject_alternative_name() else {
-        return Vec::new();
-    };
-    let names = alternatives.value.general_names.iter();
-    names
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(shown(name)),
-            GeneralName::IPAddress(bytes) => {
-                let v4 = <[u8; 4]>::try_from(*bytes).map(|ip| std::net::IpAddr::from(ip));
-                let v6 = <[u8; 16]>::try_from(*bytes).map(|ip| std::net::IpAddr::from(ip));
-                Some(v4.or(v6).ok()?.to_string())
-            }
-            _ => None,
-        })
-        .take(MOST)
-        .collect()
 }
 
 fn shown(text: &str) -> String {
@@ -121,12 +98,16 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn until(days: i64) -> Certificate {
+    const DAY: u64 = 86_400;
+
+    fn until(days: u64) -> Certificate {
         Certificate {
-            names: vec!["turn.example.org".to_owned()],
+            says: tls::Certificate {
+                names: vec!["turn.example.org".to_owned()],
+                not_before: 0,
+                not_after: days * DAY + 5,
+            },
             issuer: "CN=R3".to_owned(),
-            begins: 0,
-            ends: days * DAY + 5,
             doubt: None,
         }
     }
@@ -141,7 +122,7 @@ mod tests {
         let der = parameters.self_signed(&key).unwrap();
         let certificate = Certificate::decode(der.der()).unwrap();
         assert_eq!(certificate.named(), "turn.example.org, 192.0.2.7");
-        let first = certificate.begins;
+        let first = certificate.says.not_before;
         assert_eq!(certificate.cell(first), "30 d");
         assert_eq!(certificate.cell(first - 1), "not yet valid");
     }

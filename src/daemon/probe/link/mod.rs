@@ -23,7 +23,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use webrtc_util::Conn;
 
-use super::url::Transport;
+use super::url;
+use crate::turn::Transport;
+
 use certificate::Certificate;
 use trust::Trust;
 
@@ -235,7 +237,7 @@ impl Way {
     }
 
     pub(super) fn explain(&self, error: &io::Error) -> String {
-        let (server, carrier) = (self.server, self.transport.carrier());
+        let (server, carrier) = (self.server, url::carrier(self.transport));
         match error.kind() {
             io::ErrorKind::ConnectionRefused => format!(
                 "{server} refused: nothing listens on that {carrier} port. Is the server running, \

@@ -147,11 +147,7 @@ fn doubt(way: &Way, fault: &CertificateError, certificate: Option<&Certificate>)
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             let named = certificate.map_or_else(String::new, Certificate::named);
-            format!(
-                "the certificate is not for {}: it names {}",
-                way.host,
-                if named.is_empty() { "nobody" } else { &named }
-            )
+            format!("the certificate is not for {}: it names {named}", way.host)
         }
         CertificateError::UnknownIssuer => {
             "nobody whom this system trusts issued the certificate. Does the server send the \
@@ -242,3 +238,6 @@ impl ServerCertVerifier for Judge {
             .supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;
