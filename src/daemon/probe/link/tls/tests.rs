@@ -23,6 +23,11 @@ struct Paper {
 
 fn paper(name: &str, until_year: i32) -> Paper {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    // Two of one name are mistaken for each other.
+    let called = format!("authority of {name} until {until_year}");
+    authority
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, called);
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -105,7 +110,7 @@ async fn what_is_wrong_with_a_certificate_is_told_with_the_certificate() {
             None,
             "not for localhost: it names turn.example.org",
         ),
-        (paper("localhost", 2100), Some(&fine), "--ca FILE"),
+        (paper("localhost", 2101), Some(&fine), "--ca FILE"),
     ] {
         let roots = [roots.unwrap_or(&paper)];
         let failure = met(&paper, b"stun.turn", &roots, Rigour::Strict)
