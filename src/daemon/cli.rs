@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
-pub use crate::daemon::load::options::{ClientNetwork, Load, Measure, Mode, Payload, Switch};
+pub use crate::daemon::load::options::{
+    ClientNetwork, Load, Measure, Mode, Payload, Switch, Transport,
+};
 
 /// A TURN/STUN relay that shows neither party of a call, nor any log or metric, an endpoint's
 /// address.
