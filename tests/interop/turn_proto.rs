@@ -13,9 +13,12 @@ use rcgen::generate_simple_self_signed;
 use rustix::process::Signal;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use turn_client_proto::api::{Transmit, TurnClientApi, TurnConfig, TurnEvent, TurnRecvRet};
+use turn_client_proto::api::{
+    Transmit, TurnClientApi, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet,
+};
 use turn_client_proto::client::TurnClient;
 use turn_client_proto::tcp::TurnClientTcp;
+use turn_client_proto::types::stun::message::IntegrityAlgorithm;
 use turn_client_proto::types::{Instant, TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
@@ -28,6 +31,8 @@ const PACKETS: u32 = 100;
 const AT_ONCE: u32 = 20;
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(30);
+/// May be lost: this client permits addresses without ports, and so names nobody before it sends.
+const GREETING: &[u8] = b"greeting";
 /// How long a client looks for something to read.
 const GLANCE: Duration = Duration::from_millis(2);
 
@@ -91,7 +96,10 @@ log = {{ format = "json" }}
     /// A client with an allocation, and its relayed address.
     fn client(&self, over: Over, user: &str) -> (Client, SocketAddr) {
         let (username, password) = credential(user);
-        let config = TurnConfig::new(TurnCredentials::new(&username, &password));
+        let mut config = TurnConfig::new(TurnCredentials::new(&username, &password));
+        // RFC 8489 §9.2.5: who is offered algorithms answers with MESSAGE-INTEGRITY-SHA256. Left
+        // to itself this client chooses MD5 and MESSAGE-INTEGRITY.
+        config.set_supported_integrity(IntegrityAlgorithm::Sha256);
         let server = self.address;
         let (pipe, local) = self.pipe(over);
         let turn = match over {
@@ -104,6 +112,7 @@ log = {{ format = "json" }}
             local,
             server,
             began: std::time::Instant::now(),
+            greeted: false,
             heard: Vec::new(),
         };
         let relayed = client.until(|event| match event {
@@ -196,7 +205,15 @@ struct Client {
     local: SocketAddr,
     server: SocketAddr,
     began: std::time::Instant,
+    greeted: bool,
     heard: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+/// Whether a client has an allocation, or may have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Going {
+    On,
+    Over,
 }
 
 impl Client {
@@ -206,24 +223,35 @@ impl Client {
     }
 
     /// Sends what is to be sent and takes what has arrived.
-    fn turn(&mut self) {
+    fn turn(&mut self) -> Going {
         let now = self.now();
-        self.turn.poll(now);
+        if matches!(self.turn.poll(now), TurnPollRet::Closed) {
+            return Going::Over;
+        }
         while let Some(transmit) = self.turn.poll_transmit(now) {
             self.pipe.write(&transmit.data);
         }
         let Some(bytes) = self.pipe.read() else {
-            return;
+            return Going::On;
         };
         let now = self.now();
         let transmit = Transmit::new(bytes, self.turn.transport(), self.server, self.local);
         match self.turn.recv(transmit, now) {
             TurnRecvRet::Handled => {}
-            TurnRecvRet::PeerData(data) => self.heard.push((data.peer, data.data().to_vec())),
+            TurnRecvRet::PeerData(data) => self.hear(data.peer, data.data()),
             other => panic!("the client cannot use {other:?}"),
         }
         while let Some(data) = self.turn.poll_recv(now) {
-            self.heard.push((data.peer, data.data().to_vec()));
+            self.hear(data.peer, data.data());
+        }
+        Going::On
+    }
+
+    fn hear(&mut self, peer: SocketAddr, packet: &[u8]) {
+        if packet == GREETING {
+            self.greeted = true;
+        } else {
+            self.heard.push((peer, packet.to_vec()));
         }
     }
 
@@ -238,6 +266,16 @@ impl Client {
                     return found;
                 }
             }
+            assert!(began.elapsed() < LIMIT, "the server does not answer");
+        }
+    }
+
+    /// Deletes the allocation, and waits for the server's word.
+    fn end(mut self) {
+        let now = self.now();
+        self.turn.delete(now).expect("there is an allocation");
+        let began = std::time::Instant::now();
+        while self.turn() != Going::Over {
             assert!(began.elapsed() < LIMIT, "the server does not answer");
         }
     }
@@ -266,11 +304,26 @@ impl Client {
     }
 }
 
-/// Numbered packets, whose lengths take every padding; every one arrives, in order and once.
+/// Makes each the other's peer.
+fn meet(a: &mut Client, b: &mut Client, at: [SocketAddr; 2]) {
+    a.permit(at[1]);
+    b.permit(at[0]);
+    let began = std::time::Instant::now();
+    while !(a.greeted && b.greeted) {
+        a.send(at[1], GREETING);
+        b.send(at[0], GREETING);
+        a.turn();
+        b.turn();
+        assert!(began.elapsed() < LIMIT, "neither hears the other");
+    }
+}
+
+/// Numbered packets; every one arrives, in order and once. Over streams this client pads no
+/// ChannelData (RFC 8656 §12.5), so that lengths need no padding.
 fn exchange(from: &mut Client, to: &mut Client, at: [SocketAddr; 2]) {
     let [source, target] = at;
     let packet = |number: u32| {
-        let length = 40 + (number % 7) as usize;
+        let length = 40 + 4 * (number % 7) as usize;
         number
             .to_be_bytes()
             .into_iter()
@@ -310,8 +363,7 @@ fn two_clients_of_turn_client_proto_exchange_packets_over_every_transport() {
         eprintln!("{one:?} and {other:?}");
         let ((mut a, at_a), (mut b, at_b)) =
             (server.client(one, "alice"), server.client(other, "bob"));
-        a.permit(at_b);
-        b.permit(at_a);
+        meet(&mut a, &mut b, [at_a, at_b]);
         exchange(&mut a, &mut b, [at_a, at_b]);
         exchange(&mut b, &mut a, [at_b, at_a]);
         // One side with a channel, then both.
@@ -321,17 +373,19 @@ fn two_clients_of_turn_client_proto_exchange_packets_over_every_transport() {
         b.bind(at_a);
         exchange(&mut a, &mut b, [at_a, at_b]);
         exchange(&mut b, &mut a, [at_b, at_a]);
-        for client in [&mut a, &mut b] {
-            let now = client.now();
-            client.turn.delete(now).expect("there is an allocation");
-            client.turn();
-        }
+        a.end();
+        b.end();
     }
+    // Each deleted its allocation itself, by a Refresh with a lifetime of 0.
     let closed = "\"message\":\"allocation closed\"";
     let began = std::time::Instant::now();
     while server.process.output().matches(closed).count() < 2 * pairs.len() {
         assert!(began.elapsed() < LIMIT, "{}", server.process.output());
         std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = server.process.output();
+    for line in log.lines().filter(|line| line.contains(closed)) {
+        assert!(line.contains("\"reason\":\"closed\""), "{line}");
     }
     assert!(server.process.stop(Signal::TERM).success());
 }

@@ -188,10 +188,8 @@ impl Report {
         }
     }
 
-    /// What only connections have. There is no ceiling of theirs: whoever is busier is the limit.
-    pub(super) fn streams(&mut self, step: &Step, costs: Used, wire: &Wire) {
-        const BUSY: f64 = 0.9;
-        self.late = Some(step.late);
+    /// What the connections are, and what became of them.
+    pub(super) fn connections(&mut self, wire: &Wire) {
         let crowds = [Some(&wire.clients), wire.callees.as_ref()];
         let mut connections = crowds.into_iter().flatten().filter_map(Crowd::connections);
         self.secured = connections.find_map(Streams::agreed);
@@ -200,6 +198,12 @@ impl Report {
             self.ended = Some(ended);
             self.note(format!("{ended} connections ended meanwhile: {reason}"));
         }
+    }
+
+    /// What only connections have. There is no ceiling of theirs: whoever is busier is the limit.
+    pub(super) fn streams(&mut self, step: &Step, costs: Used) {
+        const BUSY: f64 = 0.9;
+        self.late = Some(step.late);
         let part = |nanos: u64| ratio(nanos, 1e9) / costs.elapsed.as_secs_f64();
         let load = costs
             .load

@@ -203,6 +203,9 @@ impl<'a> Run<'a> {
         }
         self.background = Background::new(self.arguments.background_allocations);
         let measured = self.measure(&mut wire, &calls);
+        if self.plan.has_connections() {
+            self.report.connections(&wire);
+        }
         self.background.settle(&mut wire, &self.progress);
         calls.end(&mut wire, &self.progress);
         let (step, costs) = measured?;
@@ -213,7 +216,7 @@ impl<'a> Run<'a> {
         }
         self.report.ceiling(&step, ceiling);
         if self.plan.has_connections() {
-            self.report.streams(&step, costs, &wire);
+            self.report.streams(&step, costs);
         }
         if self.arguments.background_allocations > 0 {
             self.report.background_sequences = Some(self.background.done);
