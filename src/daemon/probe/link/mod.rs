@@ -160,10 +160,13 @@ impl Way {
 
     #[cfg(feature = "dtls")]
     async fn dtls(&self, patience: Duration) -> Result<Link, Failure> {
-        let socket = self
-            .socket(SocketKind::Connected)
-            .await
-            .map_err(|error| self.failed(&error))?;
+        let connected = async {
+            let socket = self.socket().await?;
+            // A connected socket hears of ICMP port unreachable.
+            socket.connect(self.server).await?;
+            io::Result::Ok(socket)
+        };
+        let socket = connected.await.map_err(|error| self.failed(&error))?;
         dtls::connect(self, socket, patience).await
     }
 
@@ -176,7 +179,7 @@ impl Way {
     }
 
     async fn udp(&self) -> Result<Link, Failure> {
-        let socket = self.socket(SocketKind::Open).await;
+        let socket = self.socket().await;
         Ok(Link {
             conn: Arc::new(socket.map_err(|error| self.failed(&error))?),
             ending: Arc::default(),
@@ -185,17 +188,13 @@ impl Way {
         })
     }
 
-    async fn socket(&self, kind: SocketKind) -> io::Result<UdpSocket> {
+    async fn socket(&self) -> io::Result<UdpSocket> {
         let any: IpAddr = if self.server.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
-        let socket = UdpSocket::bind((any, 0)).await?;
-        if kind == SocketKind::Connected {
-            socket.connect(self.server).await?;
-        }
-        Ok(socket)
+        UdpSocket::bind((any, 0)).await
     }
 
     async fn tcp(&self, patience: Duration) -> Result<(TcpStream, Duration), Failure> {
@@ -260,17 +259,6 @@ impl Way {
             _ => format!("{server} cannot be reached: {error}"),
         }
     }
-}
-
-/// Whether a socket hears of the server alone, and of ICMP errors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SocketKind {
-    Open,
-    #[cfg_attr(
-        not(feature = "dtls"),
-        expect(dead_code, reason = "only DTLS needs one")
-    )]
-    Connected,
 }
 
 /// What somebody else wrote, neither long nor able to steer a terminal.
