@@ -188,17 +188,23 @@ fn what_cannot_be_probed_is_bad_usage() {
     }
 }
 
-/// A server on every transport at one port, whose certificate is for localhost.
+/// A server on every transport, all but DTLS at one port, whose certificate is for localhost.
 fn over_everything(days: u64) -> (User, Server, u16) {
     let port = free_port();
     let address = format!("127.0.0.1:{port}");
-    let user = User::new()
+    let mut user = User::new()
         .apart()
         .with("TACITURN_AUTH__SECRETS", "hunter2")
         .with("TACITURN_PUBLIC__HOST", "localhost")
         .with("TACITURN_LISTEN__UDP", &address)
         .with("TACITURN_LISTEN__TLS", &address)
         .with_certificate("localhost", days);
+    if cfg!(feature = "dtls") {
+        user = user.with(
+            "TACITURN_LISTEN__DTLS",
+            format!("127.0.0.1:{}", free_port()),
+        );
+    }
     let server = user.serves(port, &[]);
     (user, server, port)
 }
@@ -227,7 +233,13 @@ fn every_transport_that_the_configuration_names_is_probed() {
         "30 days left\n",
         "works      UDP over IPv4, TCP over IPv4, TLS over IPv4",
     ]);
-    assert_eq!(said.out.matches("back        5 of 5 arrived").count(), 3);
+    let mut rows = 3;
+    if cfg!(feature = "dtls") {
+        said.out_has(&["DTLS 1.2, protocol stun.turn", ", DTLS over IPv4\n"]);
+        rows += 1;
+    }
+    let whole = said.out.matches("back        5 of 5 arrived").count();
+    assert_eq!(whole, rows, "{}", said.out);
     assert!(!said.out.contains("fails"), "{}", said.out);
     server.stops();
 }
@@ -239,6 +251,17 @@ fn a_certificate_that_does_not_hold_is_no_success() {
     let url = format!("turns:localhost:{port}");
     let probe = |more: &[&str]| user.runs(&[&["probe", &url], more, &FEW].concat());
 
+    if cfg!(feature = "dtls") {
+        // The URL that the configuration makes.
+        let said = user.runs(&[&["probe"], &FEW[..]].concat()).ended(1);
+        said.out_has(&[
+            "unable to get local issuer certificate",
+            "fails      TLS over IPv4, DTLS",
+        ]);
+        user.runs(&[&["probe", "--insecure"], &FEW[..]].concat())
+            .ended(0)
+            .out_has(&["DTLS over IPv4 (certificate NOT VERIFIED)"]);
+    }
     probe(&[])
         .ended(1)
         .out_has(&["nobody whom this system trusts", "--ca FILE"]);

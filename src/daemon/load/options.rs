@@ -15,10 +15,10 @@ const LONGEST: Duration = Duration::from_secs(180);
 #[command(
     group = ArgGroup::new("credentials").required(true).args(["secret_file", "user", "ice"]),
     after_help = "\
-It drives any TURN server over UDP, TCP or TLS and counts what arrives. In call mode two allocations send to
-each other's relayed address; in peer mode each allocation exchanges packets with a plain UDP peer
-of this process. Loss is counted at the receiver; what arrives within 200 ms counts. Latency is
-one way, on one clock. All allocations are deleted at the end.
+It drives any TURN server over UDP, TCP or TLS and counts what arrives. In call mode two allocations
+send to each other's relayed address; in peer mode each allocation exchanges packets with a plain
+UDP peer of this process. Loss is counted at the receiver; what arrives within 200 ms counts.
+Latency is one way, on one clock. All allocations are deleted at the end.
 
 Clients on one machine: for a server on loopback, and with --sources, one socket speaks for all
 clients, each with an address of its own. Otherwise each client has a socket, which costs a system
@@ -30,10 +30,10 @@ about the server, and is marked as limited by the load. The generator spins on i
 measures; the machine's CPU time is given without that.
 
 Over TCP and TLS each client has a connection, made and secured before anything counts; with
---callee-transport the two parties of a call differ. A packet is lost when it arrives more than 200
-ms after it was sent, or when its connection takes nothing more. Any certificate is accepted: judging
-one is `taciturn probe`'s. There is no bare echo to compare with; a run in which the generator was
-busier than the server is marked as limited by the load.
+--callee-transport the two parties of a call differ. A packet is lost when it arrives more than
+200 ms after it was sent, or when its connection takes nothing more. Any certificate is accepted:
+`taciturn probe` judges them. There is no bare echo to compare with; a run in which the generator
+was busier than the server is marked as limited by the load.
 
 Bursts leave as one segmented send, as they would arrive on a network card that merges them;
 --gso=off sends each packet alone.
