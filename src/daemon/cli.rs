@@ -9,7 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
-pub use crate::daemon::load::options::{ClientNetwork, Load, Measure, Mode, Payload, Switch};
+pub use crate::daemon::load::options::{
+    ClientNetwork, Load, Measure, Mode, Payload, Switch, Transport,
+};
 
 /// A TURN/STUN relay that shows neither party of a call, nor any log or metric, an endpoint's
 /// address.
@@ -165,22 +167,32 @@ impl Mint {
 #[command(after_help = "\
 It allocates twice on each server, permits each relayed address to the other, and sends packets
 from one that the other returns, so each round trip passes the relay twice. The client is not
-taciturn's own code.
+taciturn's own code. What is behind a name is probed over IPv4 and IPv6 if it has both addresses.
+
+  turn:HOST[:PORT]?transport=udp     UDP; port 3478 unless one is given
+  turn:HOST[:PORT]?transport=tcp     TCP
+  turns:HOST[:PORT]?transport=tcp    TLS; port 5349 unless one is given
+  turns:HOST[:PORT]?transport=udp    DTLS, in a build with the cargo feature `dtls`
+
+Certificates are held against the authorities that this system trusts, and must name the host. The
+days that one is good for are told; fewer than 14 are marked (!).
 
 Credentials never come by a flag. They are minted from the secret of --config or of the
 environment, or read from --ice; without either, those of a `serve` without configuration on this
 machine are used. Without URLs, those that come with the credentials are probed.
 
-Exit code: 0 when every packet arrived on every URL, 1 when not, 64 when the command line or the
-configuration is bad.
+Exit code: 0 when every packet arrived on every URL over every address family, 1 when not, 64 when
+the command line or the configuration is bad.
 
 Examples:
   taciturn probe
       The server on this machine.
   taciturn probe --config /etc/taciturn/taciturn.toml
       The server of this configuration, as its clients reach it.
-  taciturn probe --ice ice.json turn:a.example.org:3478 turn:b.example.org:3478
-      Two servers, with a credential from elsewhere.")]
+  taciturn probe --ice ice.json turn:a.example.org:3478 turns:a.example.org:443?transport=tcp
+      One server over UDP and TLS, with a credential from elsewhere.
+  taciturn probe --ca ca.pem turns:localhost:5349
+      A server whose certificate an authority of one's own issued.")]
 pub struct Probe {
     /// Servers, such as turn:turn.example.org:3478?transport=udp.
     #[arg(value_name = "URL")]
@@ -191,6 +203,18 @@ pub struct Probe {
     /// File with an RTCConfiguration, as `mint` prints; "-" is standard input.
     #[arg(long, value_name = "FILE")]
     pub ice: Option<PathBuf>,
+    /// File of certificates (PEM) of authorities to trust besides the system's.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Go on with a certificate that does not hold; it is told as not verified.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Over IPv4 only.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+    /// Over IPv6 only.
+    #[arg(short = '6', long)]
+    pub ipv6: bool,
     /// Packets to send each way.
     #[arg(long, value_name = "NUMBER", default_value_t = 100,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -115,7 +115,9 @@ impl Certificate {
         self.names.iter().any(wild).then_some(Fit::Wildcard)
     }
 
-    fn parse(der: &[u8]) -> Option<Self> {
+    /// Reads a certificate, which may come from anybody.
+    #[must_use]
+    pub fn parse(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let mut names = Vec::new();
         if let Ok(Some(alternative)) = certificate.subject_alternative_name() {

@@ -19,9 +19,11 @@ impl House {
             .with("TACITURN_AUTH__SECRETS", "hunter2")
             .with("TACITURN_POLICY__PEERS", "any")
             .with("TACITURN_POLICY__ALLOW", "127.0.0.0/8");
+        let user = user.with_certificate("localhost", 30);
         let port = free_port();
         let address = format!("127.0.0.1:{port}");
-        let server = user.serves(port, &["--listen-udp", &address]);
+        let listen = ["--listen-udp", &address, "--listen-tls", &address];
+        let server = user.serves(port, &listen);
         let secret = user.file("secret", "hunter2\n");
         let arguments = ["load", "--server", &address, "--secret-file", &secret];
         Self {
@@ -75,6 +77,53 @@ fn every_mode_delivers_what_it_sends() {
     for _ in 0..3 {
         whole(&house.loads(&format!("--pairs 200 {GENTLE}")));
     }
+    house.server.stops();
+}
+
+#[test]
+fn every_transport_delivers_what_it_is_given() {
+    let house = House::new();
+    for (flags, transport) in [
+        ("--transport tcp", "tcp"),
+        ("--transport tls", "tls"),
+        ("--callee-transport tls", "udp-tls"),
+        ("--transport tcp --callee-transport udp", "tcp-udp"),
+        ("--transport tls --mode send", "tls"),
+        (
+            "--transport tcp --callee-transport tls --mode mixed",
+            "tcp-tls",
+        ),
+        ("--transport tcp --payload 1201 --burst 5", "tcp"),
+        ("--transport tls --payload 25 --burst 3 --gso=off", "tls"),
+    ] {
+        let report = house.loads(&format!("{flags} --pairs 5 {GENTLE}"));
+        whole(&report);
+        assert_eq!(report["transport"], transport, "{flags}");
+        assert_eq!((&report["late"], &report["ended"]), (&0.into(), &0.into()));
+        let secured = report["secured"].as_str().unwrap_or_default();
+        let tls = transport.contains("tls");
+        assert_eq!(secured.starts_with("TLSv1_3, TLS13_"), tls, "{report}");
+    }
+    let report = house.loads(&format!(
+        "--transport tls --mode peer --allocations 5 {GENTLE}"
+    ));
+    whole(&report);
+    let report =
+        house.loads("--transport tcp --allocations 50 --duration 100ms --measure sequence");
+    assert!(report["sequence_per_s"].as_f64().unwrap() > 0.0);
+    house.server.stops();
+}
+
+#[test]
+fn the_ceiling_of_datagrams_is_not_held_against_connections() {
+    let house = House::new();
+    let report = house.loads("--transport tcp --pairs 1 --rate 200 --duration 300ms");
+    whole(&report);
+    assert!(report["ceiling_pps"].is_null());
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("not measured for this transport"), "{notes}");
+    // The server's process is found by its TCP port.
+    assert!(report["cpu_us_per_packet"]["server"].is_number());
     house.server.stops();
 }
 
@@ -227,6 +276,9 @@ fn what_a_server_refuses_is_told_with_what_to_do() {
         .err_has(&["403", "ChannelBind", "policy.peers"]);
     server.stops();
     with(&[]).ended(1).err_has(&["did not answer", "UDP port"]);
+    with(&["--transport", "tcp"])
+        .ended(1)
+        .err_has(&["did not take one more connection", "refused"]);
 }
 
 #[test]
@@ -264,6 +316,18 @@ fn what_cannot_be_meant_is_bad_usage() {
             "no process",
         ),
         (format!("{base} --rate 10 --cpu 8000"), "CPU 8000"),
+        (
+            format!("{base} --rate 10 --callee-server 127.0.0.1:1"),
+            "--callee-transport",
+        ),
+        (
+            format!("{base} --rate 10 --callee-transport tcp --mode peer"),
+            "modes call, send and mixed",
+        ),
+        (
+            format!("{base} --rate 10 --transport tcp --background-allocations 1"),
+            "goes with UDP",
+        ),
         (
             "load --server nowhere --ice x --rate 1".to_owned(),
             "HOST:PORT",

@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
 /// How long a server may take to answer, on a busy machine.
@@ -91,6 +92,29 @@ impl User {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// The same user, who has an authority of their own: its certificate is in the file `ca.pem`,
+    /// and servers have one that it issued for `name`, good for so many days.
+    pub(crate) fn with_certificate(self, name: &str, days: u64) -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let authority = CertifiedIssuer::self_signed(authority, key).unwrap();
+        let mut server = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let day = Duration::from_secs(86_400);
+        // The last hour is for slow machines.
+        let ends = now + day * u32::try_from(days).unwrap() + Duration::from_secs(3_600);
+        server.not_before = rcgen::date_time_ymd(1970, 1, 1) + (now - day);
+        server.not_after = rcgen::date_time_ymd(1970, 1, 1) + ends;
+        let key = KeyPair::generate().unwrap();
+        let server = server.signed_by(&key, &authority).unwrap();
+        self.file("ca.pem", &authority.pem());
+        let cert = self.file("cert.pem", &server.pem());
+        let key = self.file("key.pem", &key.serialize_pem());
+        self.with("TACITURN_TLS__CERT", cert)
+            .with("TACITURN_TLS__KEY", key)
     }
 
     /// Where `serve` leaves its credential.
@@ -206,12 +230,13 @@ fn answers(port: u16) -> bool {
     answered
 }
 
-/// A UDP port of loopback that nobody has, outside the relay ports of these tests.
+/// A port of loopback that nobody has, of UDP and TCP, outside the relay ports of these tests.
 pub(crate) fn free_port() -> u16 {
     loop {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        if !(20000..=20999).contains(&port) {
+        let tcp = TcpListener::bind(("127.0.0.1", port));
+        if !(20000..=20999).contains(&port) && tcp.is_ok() {
             return port;
         }
     }

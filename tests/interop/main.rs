@@ -1,5 +1,5 @@
 //! Clients that others wrote, against the relay: coturn's `turnutils_uclient`,
-//! the TURN client and ICE agent of `aioice`, and the TURN client of webrtc-rs.
+//! the TURN client and ICE agent of `aioice`, the TURN client of webrtc-rs, and `turn-client-proto`.
 
 #![expect(
     clippy::expect_used,
@@ -12,5 +12,6 @@ mod lab;
 
 mod aioice;
 mod load;
+mod turn_proto;
 mod uclient;
 mod webrtc;

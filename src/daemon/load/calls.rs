@@ -1,11 +1,12 @@
 //! Sets up who sends to whom: allocations, their channels and permissions, and the flows between
 //! them.
 
+use super::crowd::Side;
 use super::desk::Request;
 use super::options::Mode;
 use super::packet::{Arrival, Framing};
 use super::progress::Progress;
-use super::traffic::{Flow, Side};
+use super::traffic::Flow;
 use super::wire::{Wire, settled};
 
 /// Allocations that are ready for traffic.
@@ -61,8 +62,11 @@ impl Calls {
         progress: &Progress,
     ) -> anyhow::Result<()> {
         progress.stage("allocations", allocations);
-        for _ in 0..allocations {
-            self.clients.push(wire.client()?);
+        for index in 0..allocations {
+            // The first half of the clients calls the second.
+            let called = index >= allocations / 2 && wire.callees.is_some();
+            let side = if called { Side::Callee } else { Side::Client };
+            self.clients.push(wire.client_of(side)?);
         }
         wire.allocate(&self.clients, progress)?;
         match mode {
@@ -96,7 +100,7 @@ impl Calls {
             let Some(framing) = framing else { continue };
             self.standing.push((self.clients[index], request));
             self.flows.push(Flow {
-                side: Side::Client,
+                side: client.side,
                 seat: client.seat,
                 to: client.to,
                 framing,

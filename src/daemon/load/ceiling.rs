@@ -11,14 +11,14 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::background::Background;
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Side};
 use super::desk::Desk;
 use super::pace::Stream;
 use super::packet::{Arrival, Framing, Stamp};
 use super::progress::Progress;
 use super::search::{Next, Search, Tried};
 use super::sources::Network;
-use super::traffic::{Flow, Side, Traffic};
+use super::traffic::{Flow, Traffic};
 use super::wire::Wire;
 use crate::dataplane::sys::{self, CrowdSocket, Inbox, Outbox};
 use crate::proto::{AddressFamily, ChannelData};
@@ -70,9 +70,11 @@ pub(super) fn measure(
     };
     let mut wire = Wire {
         clients,
+        callees: None,
         peers: None,
         desk: Desk::new(Vec::new(), AddressFamily::V4, 0),
         server,
+        callee_server: server,
         window: 1,
     };
     let (flows, addresses) = pairs(&mut wire, flows)?;

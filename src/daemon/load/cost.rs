@@ -11,10 +11,14 @@ use crate::dataplane::sys;
 /// Nanoseconds of a clock tick: USER_HZ is 100 on every Linux.
 const TICK: u64 = 10_000_000;
 
+/// Sockets of UDP, and of TCP.
+pub(super) const UDP: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
+pub(super) const TCP: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
+
 /// The processes that have UDP port `port` of this machine, as far as we may see them.
-pub(super) fn processes_with_port(port: u16) -> Vec<u32> {
+pub(super) fn processes_with_port(port: u16, tables: &[&str]) -> Vec<u32> {
     let mut sockets = HashSet::new();
-    for table in ["/proc/net/udp", "/proc/net/udp6"] {
+    for table in tables {
         let text = fs::read_to_string(table).unwrap_or_default();
         sockets.extend(sockets_with_port(&text, port));
     }
@@ -213,6 +217,6 @@ mod tests {
     fn the_process_behind_a_port_is_found_but_for_our_own() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        assert!(!processes_with_port(port).contains(&std::process::id()));
+        assert!(!processes_with_port(port, &UDP).contains(&std::process::id()));
     }
 }

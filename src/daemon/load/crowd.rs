@@ -1,4 +1,5 @@
-//! The clients' side of the wire: one socket that speaks for all of them, or one for each.
+//! The clients' side of the wire: one UDP socket that speaks for all of them, one for each, or a
+//! connection for each.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,6 +8,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::sources::Network;
+use super::streams::{Speech, Streams};
 use crate::dataplane::sys::{CrowdSocket, Inbox, Outbox, Poller, Posted, Ready};
 
 /// As much as the kernel gives: a search must lose packets at the server, not here.
@@ -14,6 +16,15 @@ const SHARED_BUFFER: usize = 64 << 20;
 const OWN_BUFFER: usize = 1 << 20;
 /// Messages of one send, and runs of one receive.
 const BATCH: usize = 64;
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    /// A client on the other half's transport, where there is one.
+    Callee,
+    Peer,
+}
 
 /// From where one client speaks.
 #[derive(Clone, Copy)]
@@ -34,6 +45,7 @@ enum Kind {
         poller: Poller,
         ready: Option<Box<Ready>>,
     },
+    Streams(Streams),
 }
 
 /// All clients, or all peers.
@@ -71,6 +83,11 @@ impl Crowd {
         }))
     }
 
+    /// Clients with a connection each, from addresses of `network` or of the system's choice.
+    pub(super) fn streams(speech: Speech, network: Option<Network>) -> io::Result<Self> {
+        Ok(Self::new(Kind::Streams(Streams::new(speech, network)?)))
+    }
+
     /// One peer at `ip`.
     pub(super) fn alone(ip: IpAddr) -> io::Result<Self> {
         let socket = CrowdSocket::open(SocketAddr::new(ip, 0), SHARED_BUFFER)?;
@@ -95,7 +112,15 @@ impl Crowd {
     pub(super) const fn local_addr(&self) -> Option<SocketAddr> {
         match &self.kind {
             Kind::Shared { socket, .. } => Some(socket.local_addr()),
-            Kind::Own { .. } => None,
+            Kind::Own { .. } | Kind::Streams(_) => None,
+        }
+    }
+
+    /// The clients' connections, if they have any.
+    pub(super) const fn connections(&self) -> Option<&Streams> {
+        match &self.kind {
+            Kind::Streams(streams) => Some(streams),
+            Kind::Shared { .. } | Kind::Own { .. } => None,
         }
     }
 
@@ -129,6 +154,10 @@ impl Crowd {
                     None,
                 ))
             }
+            Kind::Streams(streams) => {
+                let (socket, source) = (streams.seat(server)?, None);
+                Ok((Seat { socket, source }, None))
+            }
         }
     }
 
@@ -144,14 +173,19 @@ impl Crowd {
             }
             // A connected socket knows by which address it reaches the server.
             Kind::Own { sockets, .. } => sockets.get(seat.socket)?.connected_addr().ok(),
+            Kind::Streams(streams) => streams.address(seat.socket),
         }
     }
 
     /// Takes a place back.
     pub(super) fn leave(&mut self, seat: Seat) {
-        if let Kind::Own { sockets, .. } = &mut self.kind {
-            // Closing it takes it out of the poller.
-            sockets.try_remove(seat.socket);
+        match &mut self.kind {
+            Kind::Shared { .. } => {}
+            Kind::Own { sockets, .. } => {
+                // Closing it takes it out of the poller.
+                sockets.try_remove(seat.socket);
+            }
+            Kind::Streams(streams) => streams.leave(seat.socket),
         }
     }
 
@@ -163,6 +197,9 @@ impl Crowd {
         segment: Option<u16>,
         fill: impl FnOnce(&mut [u8]) -> usize,
     ) {
+        if let Kind::Streams(streams) = &mut self.kind {
+            return streams.post(seat.socket, segment, fill);
+        }
         if self.outbox.is_full() || self.current != seat.socket {
             self.flush();
             self.current = seat.socket;
@@ -175,12 +212,16 @@ impl Crowd {
 
     /// Sends what waits.
     pub(super) fn flush(&mut self) {
+        if let Kind::Streams(streams) = &mut self.kind {
+            return streams.flush();
+        }
         if self.outbox.is_empty() {
             return;
         }
         let socket = match &self.kind {
             Kind::Shared { socket, .. } => Some(socket),
             Kind::Own { sockets, .. } => sockets.get(self.current),
+            Kind::Streams(_) => None,
         };
         let Some(socket) = socket else { return };
         let posted = self.outbox.flush(socket);
@@ -192,6 +233,9 @@ impl Crowd {
 
     /// What became of everything posted since this was last asked.
     pub(super) fn take_posted(&mut self) -> Posted {
+        if let Kind::Streams(streams) = &mut self.kind {
+            return streams.take_posted();
+        }
         std::mem::take(&mut self.posted)
     }
 
@@ -228,6 +272,7 @@ impl Crowd {
                 }
                 Ok(count)
             }
+            Kind::Streams(streams) => streams.receive(each),
         }
     }
 }

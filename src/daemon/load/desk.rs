@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use slab::Slab;
 
-use super::crowd::Seat;
+use super::crowd::{Seat, Side};
 use super::login::Login;
 use crate::proto::{
     AddressFamily, ChannelNumberAttribute, Class, ErrorCode, Full, Lifetime, Message, Method,
@@ -23,6 +23,8 @@ const FIRST_WAIT: u64 = 500_000_000;
 /// RFC 8489 §6.2.1: how often a request is sent, and how many first waits the last one has.
 const SENDS: u32 = 7;
 const LAST_WAITS: u64 = 16;
+/// RFC 8489 §6.2.2: how long an answer may take over a stream, where nothing is sent twice.
+const STREAM_WAIT: u64 = 39_500_000_000;
 /// How often the table is looked through for requests without an answer.
 const SWEEP: u64 = 20_000_000;
 /// How often a request may be refused for its nonce.
@@ -82,6 +84,7 @@ pub(super) struct Answer {
 
 /// One allocation, or one to be.
 pub(super) struct Client {
+    pub(super) side: Side,
     pub(super) seat: Seat,
     /// Where to send, unless the socket knows.
     pub(super) to: Option<SocketAddr>,
@@ -89,6 +92,16 @@ pub(super) struct Client {
     pub(super) relayed: Option<SocketAddr>,
     login: usize,
     nonce: Option<Box<str>>,
+    way: Way,
+}
+
+/// What happens to a datagram on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It may be lost.
+    Datagrams,
+    /// It arrives.
+    Stream,
 }
 
 struct Pending {
@@ -136,15 +149,23 @@ impl Desk {
     }
 
     /// A client that speaks from `seat`.
-    pub(super) fn add(&mut self, seat: Seat, to: Option<SocketAddr>) -> usize {
+    pub(super) fn add(
+        &mut self,
+        side: Side,
+        seat: Seat,
+        to: Option<SocketAddr>,
+        way: Way,
+    ) -> usize {
         let login = self.seated % self.logins.len().max(1);
         self.seated += 1;
         self.clients.insert(Client {
+            side,
             seat,
             to,
             relayed: None,
             login,
             nonce: None,
+            way,
         })
     }
 
@@ -192,6 +213,11 @@ impl Desk {
             };
             context.encode(&mut bytes, request, TransactionId::new(id))
         });
+        let way = self.clients.get(client).map(|client| client.way);
+        let (wait, sends) = match way {
+            Some(Way::Stream) => (STREAM_WAIT, SENDS),
+            _ => (FIRST_WAIT, 1),
+        };
         // What does not fit is sent as nothing, and ends as silence.
         bytes.truncate(written.unwrap_or(0));
         entry.insert(Pending {
@@ -199,21 +225,21 @@ impl Desk {
             request,
             generation: self.generation,
             bytes,
-            next: now + FIRST_WAIT,
-            wait: FIRST_WAIT,
-            sends: 1,
+            next: now + wait,
+            wait,
+            sends,
             stale,
         });
         self.out.push(slot);
     }
 
     /// Hands over what is to be sent: from where, whereto, and the bytes.
-    pub(super) fn transmit(&mut self, mut each: impl FnMut(Seat, Option<SocketAddr>, &[u8])) {
+    pub(super) fn transmit(&mut self, mut each: impl FnMut(&Client, &[u8])) {
         for slot in self.out.drain(..) {
             if let Some(pending) = self.pending.get(slot)
                 && let Some(client) = self.clients.get(pending.client)
             {
-                each(client.seat, client.to, &pending.bytes);
+                each(client, &pending.bytes);
             }
         }
     }

@@ -1,8 +1,9 @@
-//! `taciturn load`: drives any TURN server over UDP and measures what it carries, what that costs
-//! and how long it takes.
+//! `taciturn load`: drives any TURN server over UDP, TCP or TLS and measures what it carries, what
+//! that costs and how long it takes.
 //!
 //! `options` is what a user may say and `plan` what it means; `desk` speaks TURN for all clients,
-//! `crowd` is their side of the wire, and `calls` sets up who sends to whom. `traffic` sends at a
+//! `crowd` is their side of the wire (`streams` with a connection each, which `secure` secures),
+//! and `calls` sets up who sends to whom. `traffic` sends at a
 //! pace and counts what arrives, `search` looks for the highest rate, `ceiling` for the
 //! generator's own, `rounds` counts allocations, `cost` reads /proc, and `report` tells. No
 //! client's address is printed.
@@ -23,7 +24,9 @@ mod report;
 mod rounds;
 mod run;
 mod search;
+mod secure;
 mod sources;
+mod streams;
 mod traffic;
 mod wire;
 
@@ -46,7 +49,7 @@ pub(crate) fn run(arguments: &Load) -> anyhow::Result<()> {
         sys::pin_current_thread(cpu)
             .map_err(|error| Usage(format!("cannot stay on CPU {cpu}: {error}")))?;
     }
-    if plan.network.is_none() {
+    if plan.network.is_none() || plan.has_connections() {
         // A socket for each client. Where it stays lower, opening them says so.
         sys::raise_descriptor_limit().ok();
     }

@@ -15,10 +15,10 @@ const LONGEST: Duration = Duration::from_secs(180);
 #[command(
     group = ArgGroup::new("credentials").required(true).args(["secret_file", "user", "ice"]),
     after_help = "\
-It drives any TURN server over UDP and counts what arrives. In call mode two allocations send to
-each other's relayed address; in peer mode each allocation exchanges packets with a plain UDP peer
-of this process. Loss is counted at the receiver; what arrives within 200 ms counts. Latency is
-one way, on one clock. All allocations are deleted at the end.
+It drives any TURN server over UDP, TCP or TLS and counts what arrives. In call mode two allocations
+send to each other's relayed address; in peer mode each allocation exchanges packets with a plain
+UDP peer of this process. Loss is counted at the receiver; what arrives within 200 ms counts.
+Latency is one way, on one clock. All allocations are deleted at the end.
 
 Clients on one machine: for a server on loopback, and with --sources, one socket speaks for all
 clients, each with an address of its own. Otherwise each client has a socket, which costs a system
@@ -28,6 +28,12 @@ The ceiling is what a bare echo on another CPU carries with the same payload, fl
 result above 80 % of it, or one whose rate could not be kept, says more about the generator than
 about the server, and is marked as limited by the load. The generator spins on its CPU while it
 measures; the machine's CPU time is given without that.
+
+Over TCP and TLS each client has a connection, made and secured before anything counts; with
+--callee-transport the two parties of a call differ. A packet is lost when it arrives more than
+200 ms after it was sent, or when its connection takes nothing more. Any certificate is accepted:
+`taciturn probe` judges them. There is no bare echo to compare with; a run in which the generator
+was busier than the server is marked as limited by the load.
 
 Bursts leave as one segmented send, as they would arrive on a network card that merges them;
 --gso=off sends each packet alone.
@@ -59,13 +65,24 @@ Examples:
       Ten video calls at their natural rate, with a credential that `taciturn mint` printed.
   taciturn load --server 127.0.0.1:3478 --secret-file secret --rate 20000 --json
       Latency and CPU at a fixed rate, for a script.
+  taciturn load --server 127.0.0.1:443 --transport tls --secret-file secret --search
+      The highest rate of a hundred calls over TLS.
   taciturn load --server 127.0.0.1:3478 --secret-file secret --measure allocate
       How many allocations a second."
 )]
 pub struct Load {
-    /// The server, over UDP.
+    /// The server.
     #[arg(long, value_name = "HOST:PORT")]
     pub server: String,
+    /// What the clients speak to it.
+    #[arg(long, value_enum, default_value_t = Transport::Udp)]
+    pub transport: Transport,
+    /// What those speak who are called, half of the clients, if it is something else.
+    #[arg(long, value_enum, value_name = "TRANSPORT")]
+    pub callee_transport: Option<Transport>,
+    /// Where those reach the server, if elsewhere than the callers.
+    #[arg(long, value_name = "HOST:PORT", requires = "callee_transport")]
+    pub callee_server: Option<String>,
     /// File with the server's REST secret, to mint a user for each allocation.
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
@@ -164,6 +181,17 @@ pub enum Mode {
     Send,
     /// As call, one side with channels and the other with indications.
     Mixed,
+}
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A connection.
+    Tcp,
+    /// A connection that is secured.
+    Tls,
 }
 
 /// What is measured.

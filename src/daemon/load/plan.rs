@@ -8,7 +8,7 @@ use anyhow::Context;
 use secrecy::SecretString;
 
 use super::login::Credentials;
-use super::options::{Load, Measure, Mode, Payload, Switch};
+use super::options::{Load, Measure, Mode, Payload, Switch, Transport};
 use super::pace::{self, Stream};
 use super::sources::Network;
 use crate::daemon::{Usage, ice};
@@ -29,6 +29,10 @@ pub(super) enum Pace {
 /// What is to be done.
 pub(super) struct Plan {
     pub(super) server: SocketAddr,
+    pub(super) transport: Transport,
+    pub(super) callees: Option<Callees>,
+    /// The name or address that the certificate of --server is for.
+    pub(super) host: String,
     pub(super) credentials: Credentials,
     /// None for a socket of each client's own.
     pub(super) network: Option<Network>,
@@ -42,12 +46,28 @@ pub(super) struct Plan {
     pub(super) pace: Pace,
 }
 
+/// The half of the clients that is called, where it differs from the other.
+pub(super) struct Callees {
+    pub(super) transport: Transport,
+    pub(super) server: SocketAddr,
+}
+
+impl Plan {
+    /// Whether any client has a connection.
+    pub(super) fn has_connections(&self) -> bool {
+        let of_callees = self.callees.as_ref().map(|callees| callees.transport);
+        let connects = |transport: Transport| transport != Transport::Udp;
+        connects(self.transport) || of_callees.is_some_and(connects)
+    }
+}
+
 /// What these arguments mean.
 ///
 /// # Errors
 /// When they cannot be meant, or name a file that cannot be read.
 pub(super) fn of(load: &Load) -> anyhow::Result<Plan> {
-    let server = resolve(&load.server)?;
+    let server = resolve("--server", &load.server)?;
+    let callees = callees(load, server)?;
     let streams = pace::streams(load.payload, load.burst);
     let allocations = allocations(load)?;
     let mix = !matches!(load.payload, Payload::Bytes(_));
@@ -84,8 +104,12 @@ pub(super) fn of(load: &Load) -> anyhow::Result<Plan> {
             ));
         }
     };
+    let (host, _) = load.server.rsplit_once(':').unwrap_or((&load.server, ""));
     Ok(Plan {
         server,
+        transport: load.transport,
+        callees,
+        host: host.trim_matches(['[', ']']).to_owned(),
         credentials: credentials(load)?,
         network,
         peer: peer(load, server)?,
@@ -102,10 +126,35 @@ fn usage(text: &str) -> anyhow::Error {
     Usage(text.to_owned()).into()
 }
 
-fn resolve(text: &str) -> anyhow::Result<SocketAddr> {
+fn callees(load: &Load, server: SocketAddr) -> anyhow::Result<Option<Callees>> {
+    let streams = load.transport != Transport::Udp
+        || load
+            .callee_transport
+            .is_some_and(|other| other != Transport::Udp);
+    if streams && load.background_allocations > 0 {
+        return Err(usage(
+            "--background-allocations goes with UDP: making connections would hold up the traffic",
+        ));
+    }
+    let Some(transport) = load.callee_transport else {
+        return Ok(None);
+    };
+    if load.mode == Mode::Peer || load.measure != Measure::Traffic {
+        return Err(usage(
+            "--callee-transport goes with calls: modes call, send and mixed",
+        ));
+    }
+    let server = match &load.callee_server {
+        Some(text) => resolve("--callee-server", text)?,
+        None => server,
+    };
+    Ok(Some(Callees { transport, server }))
+}
+
+fn resolve(flag: &str, text: &str) -> anyhow::Result<SocketAddr> {
     let wrong = |reason: String| {
         usage(&format!(
-            "cannot use --server {text:?}: {reason}; write HOST:PORT, such as 127.0.0.1:3478"
+            "cannot use {flag} {text:?}: {reason}; write HOST:PORT, such as 127.0.0.1:3478"
         ))
     };
     text.to_socket_addrs()

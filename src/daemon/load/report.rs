@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use super::ceiling::Ceiling;
 use super::cost::Used;
+use super::crowd::Crowd;
+use super::streams::Streams;
 use super::traffic::Step;
+use super::wire::Wire;
 
 /// From this part of the ceiling on the generator is what limits.
 const CEILING_PART: f64 = 0.8;
@@ -16,6 +19,8 @@ const CEILING_PART: f64 = 0.8;
 pub(super) struct Report {
     pub(super) mode: &'static str,
     pub(super) payload: String,
+    /// What the clients speak.
+    pub(super) transport: String,
     pub(super) pairs: Option<usize>,
     pub(super) allocations: usize,
     pub(super) offered_pps: Option<f64>,
@@ -36,6 +41,12 @@ pub(super) struct Report {
     pub(super) duplicates: Option<u64>,
     pub(super) reordered: Option<u64>,
     pub(super) astray: Option<u64>,
+    /// Packets that arrived too late to be of use, among the lost.
+    pub(super) late: Option<u64>,
+    /// TLS version and cipher suite.
+    pub(super) secured: Option<String>,
+    /// Connections that ended before they should.
+    pub(super) ended: Option<u64>,
     /// Packets that were due and did not leave.
     pub(super) unsent: Option<u64>,
     pub(super) refused_by_kernel: Option<u64>,
@@ -177,6 +188,36 @@ impl Report {
         }
     }
 
+    /// What the connections are, and what became of them.
+    pub(super) fn connections(&mut self, wire: &Wire) {
+        let crowds = [Some(&wire.clients), wire.callees.as_ref()];
+        let mut connections = crowds.into_iter().flatten().filter_map(Crowd::connections);
+        self.secured = connections.find_map(Streams::agreed);
+        self.ended = Some(0);
+        if let Some((ended, reason)) = wire.ended() {
+            self.ended = Some(ended);
+            self.note(format!("{ended} connections ended meanwhile: {reason}"));
+        }
+    }
+
+    /// What only connections have. There is no ceiling of theirs: whoever is busier is the limit.
+    pub(super) fn streams(&mut self, step: &Step, costs: Used) {
+        const BUSY: f64 = 0.9;
+        self.late = Some(step.late);
+        let part = |nanos: u64| ratio(nanos, 1e9) / costs.elapsed.as_secs_f64();
+        let load = costs
+            .load
+            .map(|nanos| part(nanos.saturating_sub(step.idle)));
+        let server = costs.server.map(part);
+        if let Some(load) = load.filter(|&load| load > BUSY && server.is_none_or(|s| s < load)) {
+            self.limited_by_load = true;
+            self.note(format!(
+                "limited by the load: it was busy {:.0} % of the time, and the server less",
+                load * 100.0
+            ));
+        }
+    }
+
     /// One JSON object.
     pub(super) fn json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string(self)?)
@@ -191,7 +232,11 @@ impl Report {
             Some(pairs) => format!("{}, {pairs} pairs", self.mode),
             None => format!("{}, {} allocations", self.mode, self.allocations),
         };
-        line("mode", format!("{work}, payload {}", self.payload));
+        let over = match self.transport.as_str() {
+            "udp" => String::new(),
+            transport => format!(", over {transport}"),
+        };
+        line("mode", format!("{work}, payload {}{over}", self.payload));
         if let (Some(offered), Some(delivered), Some(loss)) =
             (self.offered_pps, self.delivered_pps, self.loss)
         {
@@ -257,6 +302,7 @@ impl Report {
             (self.duplicates, "twice"),
             (self.reordered, "out of order"),
             (self.astray, "astray"),
+            (self.late, "too late"),
         ] {
             if let Some(count) = count.filter(|&count| count > 0) {
                 _ = write!(text, ", {count} {what}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustls::pki_types::ServerName;
 
 use super::background::Background;
 use super::calls::Calls;
@@ -10,13 +11,15 @@ use super::ceiling::{self, Ceiling};
 use super::cost::{self, Used};
 use super::crowd::Crowd;
 use super::desk::Desk;
-use super::options::{Load, Measure, Mode, Payload};
+use super::options::{Load, Measure, Mode, Payload, Transport};
 use super::pace;
 use super::plan::{Pace, Plan};
 use super::progress::Progress;
 use super::report::{Report, SearchStep, Searched, ratio};
 use super::rounds;
 use super::search::{Next, Search, Tried};
+use super::secure;
+use super::streams::Speech;
 use super::traffic::{Step, Traffic};
 use super::wire::Wire;
 use crate::daemon::Usage;
@@ -34,6 +37,19 @@ const RENEW: Duration = Duration::from_secs(100);
 /// What warms up caches and routes before anything counts.
 const WARM_UP: Duration = Duration::from_millis(300);
 
+/// What callers and callees speak, such as "tcp" or "udp-tls".
+fn transports(plan: &Plan) -> String {
+    let name = |transport: Transport| match transport {
+        Transport::Udp => "udp",
+        Transport::Tcp => "tcp",
+        Transport::Tls => "tls",
+    };
+    match &plan.callees {
+        None => name(plan.transport).to_owned(),
+        Some(callees) => format!("{}-{}", name(plan.transport), name(callees.transport)),
+    }
+}
+
 /// One run of the load.
 pub(super) struct Run<'a> {
     arguments: &'a Load,
@@ -48,7 +64,11 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(super) fn new(arguments: &'a Load, plan: Plan, progress: Progress) -> anyhow::Result<Self> {
         let pids = if arguments.server_pid.is_empty() {
-            cost::processes_with_port(plan.server.port())
+            let tables = match plan.transport {
+                Transport::Udp => &cost::UDP,
+                Transport::Tcp | Transport::Tls => &cost::TCP,
+            };
+            cost::processes_with_port(plan.server.port(), tables)
         } else {
             arguments.server_pid.clone()
         };
@@ -69,6 +89,7 @@ impl<'a> Run<'a> {
                 Payload::Video => "video".to_owned(),
                 Payload::Call => "call".to_owned(),
             },
+            transport: transports(&plan),
             pairs: (traffic && plan.mode != Mode::Peer).then_some(plan.allocations / 2),
             allocations: plan.allocations,
             server_pids: pids.clone(),
@@ -94,10 +115,12 @@ impl<'a> Run<'a> {
 
     fn wire(&self) -> anyhow::Result<Wire> {
         let plan = &self.plan;
-        let clients = match plan.network {
-            Some(network) => Crowd::shared(network),
-            None => Crowd::own(),
-        };
+        let clients = self.crowd(plan.transport)?;
+        let callees = plan.callees.as_ref();
+        let callee_server = callees.map_or(plan.server, |callees| callees.server);
+        let callees = callees
+            .map(|callees| self.crowd(callees.transport))
+            .transpose()?;
         let peers = (plan.mode == Mode::Peer && plan.measure == Measure::Traffic)
             .then(|| Crowd::alone(plan.peer))
             .transpose()
@@ -107,12 +130,28 @@ impl<'a> Run<'a> {
             .logins(plan.allocations, sys::unix_seconds())?;
         let family = AddressFamily::of(plan.server.ip());
         Ok(Wire {
-            clients: clients.context("cannot bind a socket for the clients")?,
+            clients,
+            callees,
             peers,
             desk: Desk::new(logins, family, rand::random()),
             server: plan.server,
+            callee_server,
             window: usize::try_from(self.arguments.window)?,
         })
+    }
+
+    fn crowd(&self, transport: Transport) -> anyhow::Result<Crowd> {
+        let network = self.plan.network;
+        let crowd = match (transport, network) {
+            (Transport::Udp, Some(network)) => Crowd::shared(network),
+            (Transport::Udp, None) => Crowd::own(),
+            (Transport::Tcp, _) => Crowd::streams(Speech::Tcp, network),
+            (Transport::Tls, _) => {
+                let name = ServerName::try_from(self.plan.host.clone())?;
+                Crowd::streams(Speech::Tls(secure::config()?, name), network)
+            }
+        };
+        crowd.context("cannot bind a socket for the clients")
     }
 
     fn allocations(&mut self) -> anyhow::Result<()> {
@@ -164,6 +203,9 @@ impl<'a> Run<'a> {
         }
         self.background = Background::new(self.arguments.background_allocations);
         let measured = self.measure(&mut wire, &calls);
+        if self.plan.has_connections() {
+            self.report.connections(&wire);
+        }
         self.background.settle(&mut wire, &self.progress);
         calls.end(&mut wire, &self.progress);
         let (step, costs) = measured?;
@@ -173,6 +215,9 @@ impl<'a> Run<'a> {
             self.report.note(text.to_owned());
         }
         self.report.ceiling(&step, ceiling);
+        if self.plan.has_connections() {
+            self.report.streams(&step, costs);
+        }
         if self.arguments.background_allocations > 0 {
             self.report.background_sequences = Some(self.background.done);
             self.report.background_failures = Some(self.background.failed);
@@ -181,6 +226,11 @@ impl<'a> Run<'a> {
     }
 
     fn ceiling(&mut self) -> anyhow::Result<Option<Ceiling>> {
+        if self.plan.has_connections() {
+            let text = "the generator's own ceiling is not measured for this transport";
+            self.report.note(text.to_owned());
+            return Ok(None);
+        }
         if self.arguments.no_ceiling {
             self.report
                 .note("the generator's own ceiling was not measured".to_owned());
@@ -222,6 +272,9 @@ impl<'a> Run<'a> {
             rand::random(),
             self.cpus < 2,
         );
+        if self.plan.has_connections() {
+            traffic = traffic.live();
+        }
         let natural = pace::natural(traffic.streams(), traffic.flows());
         let gentle = natural.min(10_000.0);
         traffic.run(wire, gentle, WARM_UP, &mut self.background, &self.progress)?;
@@ -291,6 +344,9 @@ impl<'a> Run<'a> {
         let milliseconds = usize::try_from(duration.as_millis()).unwrap_or(0);
         self.progress
             .stage(format!("{rate:.0} packets/s"), milliseconds);
+        if self.plan.has_connections() {
+            Traffic::drain(wire, &self.progress)?;
+        }
         let before = Used::now(&self.pids);
         let step = traffic.run(wire, rate, duration, &mut self.background, &self.progress)?;
         let costs = Used::now(&self.pids).since(before);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::background::Background;
-use super::crowd::{Crowd, Seat};
+use super::crowd::{Crowd, Seat, Side};
 use super::pace::{Pacer, Stream};
 use super::packet::{Arrival, Fate, Framing, Stamp, Track, unframe};
 use super::progress::Progress;
@@ -23,13 +23,6 @@ const LONGEST: u64 = 60_000_000_000;
 const IDLE_MAX: u64 = 10_000;
 /// How often a person is shown where it stands.
 const REDRAW: u64 = 200_000_000;
-
-/// Who sends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Peer,
-}
 
 /// One direction between two ends.
 #[derive(Clone)]
@@ -58,6 +51,8 @@ pub(super) struct Traffic {
     segmented: bool,
     token: u32,
     step: u32,
+    /// Nanoseconds after which a packet is of no use any more.
+    useful: u64,
     /// Whether others need this CPU.
     yielding: bool,
 }
@@ -79,6 +74,8 @@ pub(super) struct Step {
     pub(super) reordered: u64,
     /// Packets that came by another way than they should.
     pub(super) astray: u64,
+    /// Packets that came too late to be of use, which are counted as lost.
+    pub(super) late: u64,
     /// One way, in nanoseconds.
     pub(super) latency: Histogram<u64>,
     /// Nanoseconds in which there was nothing to do.
@@ -98,6 +95,7 @@ impl Step {
             duplicates: 0,
             reordered: 0,
             astray: 0,
+            late: 0,
             latency: Histogram::new_with_bounds(1, LONGEST, 2)?,
             idle: 0,
         })
@@ -175,7 +173,33 @@ impl Traffic {
             segmented,
             token,
             step: 0,
+            useful: u64::MAX,
             yielding,
+        }
+    }
+
+    /// Counts what takes longer than others are waited for as lost. A datagram that waits is lost
+    /// by itself; a stream keeps everything, however late.
+    pub(super) const fn live(mut self) -> Self {
+        self.useful = GRACE;
+        self
+    }
+
+    /// Takes what is still on its way, until there is silence.
+    pub(super) fn drain(wire: &mut Wire, progress: &Progress) -> anyhow::Result<()> {
+        const SILENCE: u64 = 50_000_000;
+        let mut last = sys::monotonic_nanos();
+        loop {
+            let mut heard = wire.clients.receive(|_| {})?;
+            if let Some(callees) = &mut wire.callees {
+                heard += callees.receive(|_| {})?;
+            }
+            let now = sys::monotonic_nanos();
+            if heard > 0 {
+                last = now;
+            } else if now > last + SILENCE || progress.stopped() {
+                return Ok(());
+            }
         }
     }
 
@@ -281,14 +305,19 @@ impl Traffic {
                 peers.flush();
                 step.add(peers.take_posted());
             }
+            if let Some(callees) = &mut wire.callees {
+                callees.flush();
+                step.add(callees.take_posted());
+            }
         }
         any
     }
 
     fn burst(&mut self, wire: &mut Wire, index: usize, stream: Stream, now: u64) {
         let flow = &self.flows[index];
-        let crowd: &mut Crowd = match (flow.side, &mut wire.peers) {
-            (Side::Peer, Some(peers)) => peers,
+        let crowd: &mut Crowd = match (flow.side, &mut wire.peers, &mut wire.callees) {
+            (Side::Peer, Some(peers), _) => peers,
+            (Side::Callee, _, Some(callees)) => callees,
             _ => &mut wire.clients,
         };
         let number = &mut self.numbers[index];
@@ -331,6 +360,7 @@ impl Traffic {
         background: &mut Background,
     ) -> anyhow::Result<bool> {
         let (heard, token, number) = (&mut self.heard, self.token, self.step);
+        let useful = self.useful;
         let mut now = 0;
         let mut take = |arrival: Arrival, payload: &[u8], step: &mut Step| {
             let Some(stamp) = Stamp::read(payload).filter(|stamp| stamp.token == token) else {
@@ -350,6 +380,14 @@ impl Traffic {
                 step.astray += 1;
                 return;
             }
+            if now == 0 {
+                now = sys::monotonic_nanos();
+            }
+            let latency = now.saturating_sub(stamp.sent);
+            if latency > useful {
+                step.late += 1;
+                return;
+            }
             match heard.track.arrive(stamp.number) {
                 Fate::Duplicate => {
                     step.duplicates += 1;
@@ -359,17 +397,20 @@ impl Traffic {
                 Fate::InOrder => {}
             }
             step.received += 1;
-            if now == 0 {
-                now = sys::monotonic_nanos();
-            }
-            step.latency
-                .saturating_record(now.saturating_sub(stamp.sent));
+            step.latency.saturating_record(latency);
         };
         let desk = &mut wire.desk;
         let mut count = wire.clients.receive(|datagram| match unframe(datagram) {
             Some((arrival, payload)) => take(arrival, payload, step),
             None => background.hear(desk, datagram),
         })?;
+        if let Some(callees) = &mut wire.callees {
+            count += callees.receive(|datagram| {
+                if let Some((arrival, payload)) = unframe(datagram) {
+                    take(arrival, payload, step);
+                }
+            })?;
+        }
         if let Some(peers) = &mut wire.peers {
             count += peers.receive(|datagram| take(Arrival::Plain, datagram, step))?;
         }

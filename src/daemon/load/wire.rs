@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use super::crowd::Crowd;
-use super::desk::{Answer, Client, Desk, Failure, Request};
+use super::crowd::{Crowd, Side};
+use super::desk::{Answer, Client, Desk, Failure, Request, Way};
 use super::progress::Progress;
+use super::streams::Streams;
 use crate::dataplane::sys;
 
 /// How long the server may take to answer at all, and to forget us at the end.
@@ -16,9 +17,13 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Clients and peers.
 pub(super) struct Wire {
     pub(super) clients: Crowd,
+    /// Clients that are called, where they have a transport or a server address of their own.
+    pub(super) callees: Option<Crowd>,
     pub(super) peers: Option<Crowd>,
     pub(super) desk: Desk,
     pub(super) server: SocketAddr,
+    /// Where callees reach it.
+    pub(super) callee_server: SocketAddr,
     /// Requests outstanding at a time.
     pub(super) window: usize,
 }
@@ -26,18 +31,41 @@ pub(super) struct Wire {
 impl Wire {
     /// One more client.
     pub(super) fn client(&mut self) -> anyhow::Result<usize> {
-        let seated = self.clients.seat(self.server);
-        let (seat, to) = seated.context(
-            "cannot open a socket for one more client: raise the limit of open files, or give \
-             --sources, which needs one socket for all",
-        )?;
-        Ok(self.desk.add(seat, to))
+        self.client_of(Side::Client)
+    }
+
+    /// One more client of one side.
+    pub(super) fn client_of(&mut self, side: Side) -> anyhow::Result<usize> {
+        let (crowd, server) = match (side, &mut self.callees) {
+            (Side::Callee, Some(callees)) => (callees, self.callee_server),
+            _ => (&mut self.clients, self.server),
+        };
+        let seated = crowd.seat(server);
+        let way = match crowd.connections() {
+            Some(_) => Way::Stream,
+            None => Way::Datagrams,
+        };
+        let (seat, to) = seated.with_context(|| match way {
+            Way::Datagrams => {
+                "cannot open a socket for one more client: raise the limit of open files, or give \
+                 --sources, which needs one socket for all"
+                    .to_owned()
+            }
+            Way::Stream => format!(
+                "{server} did not take one more connection. Does the server speak this transport \
+                 on this port, and may it and this process have so many files open?"
+            ),
+        })?;
+        Ok(self.desk.add(side, seat, to, way))
     }
 
     /// Forgets a client.
     pub(super) fn leave(&mut self, client: usize) {
-        if let Some(Client { seat, .. }) = self.desk.remove(client) {
-            self.clients.leave(seat);
+        if let Some(Client { side, seat, .. }) = self.desk.remove(client) {
+            match (side, &mut self.callees) {
+                (Side::Callee, Some(callees)) => callees.leave(seat),
+                _ => self.clients.leave(seat),
+            }
         }
     }
 
@@ -77,9 +105,13 @@ impl Wire {
             let waited = Duration::from_nanos(now - began);
             if patience.is_some_and(|patience| waited > patience) {
                 self.desk.give_up();
+                let port = match self.clients.connections() {
+                    None => "UDP port",
+                    Some(_) => "port",
+                };
                 bail!(
-                    "{} did not answer within {PATIENCE:?}. Is the server running, is this its UDP \
-                     port, and does every firewall between let it through?",
+                    "{} did not answer within {PATIENCE:?}. Is the server running, is this its \
+                     {port}, and does every firewall between let it through?",
                     self.server
                 );
             }
@@ -88,6 +120,11 @@ impl Wire {
                 bail!("interrupted");
             }
             if heard == 0 {
+                if let Some((ended, reason)) = self.ended() {
+                    let text = format!("the server ended {ended} connections: {reason}");
+                    self.desk.give_up();
+                    bail!(text);
+                }
                 std::thread::yield_now();
             }
         }
@@ -95,22 +132,42 @@ impl Wire {
 
     /// Sends the requests that wait.
     pub(super) fn transmit(&mut self) {
-        let clients = &mut self.clients;
-        self.desk.transmit(|seat, to, bytes| {
-            clients.post(seat, to, None, |room| {
+        let (clients, callees) = (&mut self.clients, &mut self.callees);
+        self.desk.transmit(|client, bytes| {
+            let crowd = match (client.side, &mut *callees) {
+                (Side::Callee, Some(callees)) => callees,
+                _ => &mut *clients,
+            };
+            crowd.post(client.seat, client.to, None, |room| {
                 let length = bytes.len().min(room.len());
                 room[..length].copy_from_slice(&bytes[..length]);
                 length
             });
         });
         clients.flush();
+        if let Some(callees) = callees {
+            callees.flush();
+        }
+    }
+
+    /// How many connections ended by themselves, and why the first did.
+    pub(super) fn ended(&self) -> Option<(u64, &str)> {
+        let clients = self.clients.connections().and_then(Streams::ended);
+        let callees = self.callees.as_ref().and_then(Crowd::connections);
+        match (clients, callees.and_then(Streams::ended)) {
+            (Some((some, reason)), Some((more, _))) => Some((some + more, reason)),
+            (some, more) => some.or(more),
+        }
     }
 
     fn hear(&mut self, now: u64, answers: &mut Vec<Answer>) -> anyhow::Result<usize> {
         let desk = &mut self.desk;
-        let heard = self
+        let mut heard = self
             .clients
             .receive(|datagram| answers.extend(desk.handle(datagram, now)))?;
+        if let Some(callees) = &mut self.callees {
+            heard += callees.receive(|datagram| answers.extend(desk.handle(datagram, now)))?;
+        }
         answers.extend(desk.sweep(now));
         Ok(heard)
     }

@@ -24,7 +24,7 @@ pub(super) struct Target {
     pub(super) credential: Credential,
 }
 
-/// What these arguments mean.
+/// What these arguments mean: which servers, as whom.
 ///
 /// # Errors
 /// When there are no credentials, or a URL is none.

@@ -5,18 +5,18 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use secrecy::ExposeSecret;
-use tokio::net::UdpSocket;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use turn::client::{Client, ClientConfig};
 use webrtc_util::Conn;
 
 use super::Pace;
+use super::link::{Ending, Way};
 use super::tally::{Kind, Packets, Tally, Totals};
 use crate::daemon::ice::Credential;
 
@@ -28,46 +28,77 @@ const STRAGGLERS: Duration = Duration::from_secs(2);
 const HELLO: Duration = Duration::from_millis(100);
 /// The largest payload we look at.
 const MAX_PACKET: usize = 1500;
+/// The client's first wait for an answer where nothing is sent twice (RFC 8489 §6.2.2), longer than
+/// anybody here waits.
+const RELIABLE_RTO_MS: u16 = 32_000;
 
 /// What was relayed, and between which addresses.
 #[derive(Debug)]
 pub(super) struct Relayed {
+    /// How long each allocation took.
+    pub(super) allocated: [Duration; 2],
     pub(super) addresses: [SocketAddr; 2],
     pub(super) totals: Totals,
 }
 
-/// Allocates twice on `server` and sends packets from one allocation to the other and back.
+/// Why nothing was relayed.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// How long each allocation took, if there were two.
+    pub(super) allocated: Option<[Duration; 2]>,
+    pub(super) text: String,
+}
+
+impl From<String> for Stopped {
+    fn from(text: String) -> Self {
+        Self {
+            allocated: None,
+            text,
+        }
+    }
+}
+
+/// Allocates twice on the server and sends packets from one allocation to the other and back.
 ///
 /// # Errors
 /// With what an operator should know, when it does not come to that.
 pub(super) async fn exchange(
-    server: SocketAddr,
+    way: &Way,
     credential: &Credential,
     pace: Pace,
     progress: &ProgressBar,
-) -> Result<Relayed, String> {
+) -> Result<Relayed, Stopped> {
     let (first, second) = (
-        client(server, credential).await?,
-        client(server, credential).await?,
+        Caller::new(way, credential).await?,
+        Caller::new(way, credential).await?,
     );
-    let here = step("the first allocation", first.allocate()).await?;
-    let there = step("the second allocation", second.allocate()).await?;
+    let began = Instant::now();
+    let here = first.does("the first allocation", first.client.allocate());
+    let here = here.await?;
+    let between = Instant::now();
+    let there = second.does("the second allocation", second.client.allocate());
+    let there = there.await?;
+    let allocated = [between - began, between.elapsed()];
     let address = |conn: &dyn Conn| conn.local_addr().map_err(|error| explain("it", &error));
     let addresses = [address(&here)?, address(&there)?];
     let mut token = [0; 16];
     getrandom::fill(&mut token).map_err(|error| explain("the packets", &error))?;
     let packets = Packets::new(token);
     let ends = [
-        End::new(&here, addresses[1]),
-        End::new(&there, addresses[0]),
+        End::new(&first, &here, addresses[1]),
+        End::new(&second, &there, addresses[0]),
     ];
 
     let outcome = match meet(&ends, packets).await {
         Ok(()) => Ok(Relayed {
+            allocated,
             addresses,
             totals: ping(&ends, packets, pace, progress).await,
         }),
-        Err(failure) => Err(failure),
+        Err(text) => Err(Stopped {
+            allocated: Some(allocated),
+            text,
+        }),
     };
     // The server need not keep allocations that nobody refreshes.
     for end in &ends {
@@ -79,23 +110,90 @@ pub(super) async fn exchange(
             tracing::debug!(%error, "an allocation was not freed");
         }
     }
+    for caller in [first, second] {
+        caller.hang_up().await;
+    }
     outcome
+}
+
+/// A client and the connection that it speaks on.
+struct Caller {
+    client: Client,
+    conn: Arc<dyn Conn + Send + Sync>,
+    ending: Arc<Ending>,
+}
+
+impl Caller {
+    async fn new(way: &Way, credential: &Credential) -> Result<Self, String> {
+        let link = way.open(PATIENCE).await.map_err(|failure| {
+            format!("one more connection was not to be had: {}", failure.text)
+        })?;
+        let reliable = link.connected.is_some();
+        let client = Client::new(ClientConfig {
+            stun_serv_addr: String::new(),
+            turn_serv_addr: way.server.to_string(),
+            username: credential.username.clone(),
+            password: credential.password.expose_secret().to_owned(),
+            realm: String::new(),
+            software: String::new(),
+            rto_in_ms: if reliable { RELIABLE_RTO_MS } else { 0 },
+            conn: Arc::clone(&link.conn),
+            vnet: None,
+        });
+        let client = client.await.map_err(|error| explain("a client", &error))?;
+        let listening = client.listen().await;
+        listening.map_err(|error| explain("a client", &error))?;
+        Ok(Self {
+            client,
+            conn: link.conn,
+            ending: link.ending,
+        })
+    }
+
+    /// Waits for an outcome as long as an operator would, and no longer than the connection is.
+    async fn does<T, E: Display>(
+        &self,
+        what: &str,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, String> {
+        tokio::select! {
+            biased;
+            outcome = timeout(PATIENCE, future) => match outcome {
+                Ok(Ok(value)) => Ok(value),
+                Ok(Err(error)) => Err(explain(what, &error)),
+                Err(_) => Err(format!("no answer to {what} within 5 s")),
+            },
+            reason = self.ending.reached() => Err(format!("{what} failed: {reason}")),
+        }
+    }
+
+    async fn hang_up(self) {
+        // Whatever comes of it, nobody uses the connection any more.
+        self.client.close().await.ok();
+        timeout(PATIENCE, self.conn.close()).await.ok();
+    }
 }
 
 /// One allocation, and the relayed address of the other.
 struct End<'a> {
+    caller: &'a Caller,
     conn: &'a (dyn Conn + Send + Sync),
     other: SocketAddr,
 }
 
 impl<'a> End<'a> {
-    fn new(conn: &'a (dyn Conn + Send + Sync), other: SocketAddr) -> Self {
-        Self { conn, other }
+    fn new(caller: &'a Caller, conn: &'a (dyn Conn + Send + Sync), other: SocketAddr) -> Self {
+        Self {
+            caller,
+            conn,
+            other,
+        }
     }
 
     async fn send(&self, bytes: &[u8]) -> Result<(), String> {
         let sent = self.conn.send_to(bytes, self.other);
-        step("a permission or a packet", sent).await.map(|_| ())
+        let sent = self.caller.does("a permission or a packet", sent);
+        sent.await.map(|_| ())
     }
 
     /// The next of our packets that comes from the other's relayed address; anything else is not
@@ -112,32 +210,6 @@ impl<'a> End<'a> {
             }
         }
     }
-}
-
-async fn client(server: SocketAddr, credential: &Credential) -> Result<Client, String> {
-    let any: IpAddr = if server.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0))
-        .await
-        .map_err(|error| explain("a socket", &error))?;
-    let client = Client::new(ClientConfig {
-        stun_serv_addr: String::new(),
-        turn_serv_addr: server.to_string(),
-        username: credential.username.clone(),
-        password: credential.password.expose_secret().to_owned(),
-        realm: String::new(),
-        software: String::new(),
-        rto_in_ms: 0,
-        conn: Arc::new(socket),
-        vnet: None,
-    });
-    let client = client.await.map_err(|error| explain("a client", &error))?;
-    let listening = client.listen().await;
-    listening.map_err(|error| explain("a client", &error))?;
-    Ok(client)
 }
 
 /// Makes each permit the other and bind a channel, and waits until both have heard.
@@ -232,17 +304,6 @@ async fn ping(ends: &[End<'_>; 2], packets: Packets, pace: Pace, progress: &Prog
         () = returning => {}
     }
     tally.into_inner().totals()
-}
-
-async fn step<T, E: Display>(
-    what: &str,
-    future: impl Future<Output = Result<T, E>>,
-) -> Result<T, String> {
-    match timeout(PATIENCE, future).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(explain(what, &error)),
-        Err(_) => Err(format!("no answer to {what} within 5 s")),
-    }
 }
 
 /// An error in an operator's words. It may hold a server's text, which is not trusted.

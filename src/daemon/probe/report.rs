@@ -3,13 +3,21 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::link::certificate::Certificate;
+use super::link::{Failure, Secured, Stage};
+use super::places::Family;
 use super::reach::Reached;
-use super::relay::Relayed;
+use super::relay::{Relayed, Stopped};
+use super::url::{self, TurnUrl};
+use crate::turn::Transport;
 
-/// How the probe of one server ended.
+/// How the probe of one server ended, over one address family.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) url: String,
+    pub(super) transport: Transport,
+    /// None when no address was found.
+    pub(super) family: Option<Family>,
     pub(super) verdict: Verdict,
 }
 
@@ -18,63 +26,131 @@ pub(super) enum Verdict {
     /// Packets were sent between two allocations.
     Relayed(Reached, Relayed),
     /// It answers, but it did not come to that.
-    Unrelayed(Reached, String),
-    /// It does not answer.
-    Unreached(String),
-    /// The probe does not speak this transport.
-    NotYet(&'static str),
+    Unrelayed(Reached, Stopped),
+    /// It does not answer as it should.
+    Unreached(Failure),
 }
 
 impl Outcome {
+    pub(super) fn new(url: &TurnUrl, family: Option<Family>, verdict: Verdict) -> Self {
+        Self {
+            url: url.text.clone(),
+            transport: url.transport,
+            family,
+            verdict,
+        }
+    }
+
     /// Whether every packet arrived.
     pub(super) const fn is_whole(&self) -> bool {
         match &self.verdict {
             Verdict::Relayed(_, relayed) => relayed.totals.is_whole(),
-            Verdict::Unrelayed(..) | Verdict::Unreached(_) | Verdict::NotYet(_) => false,
+            Verdict::Unrelayed(..) | Verdict::Unreached(_) => false,
+        }
+    }
+
+    const fn is_unreached(&self) -> bool {
+        matches!(self.verdict, Verdict::Unreached(_))
+    }
+
+    fn certificate(&self) -> Option<&Certificate> {
+        match &self.verdict {
+            Verdict::Relayed(reached, _) | Verdict::Unrelayed(reached, _) => {
+                reached.secured.as_ref().map(|secured| &secured.certificate)
+            }
+            Verdict::Unreached(failure) => failure.certificate.as_ref(),
+        }
+    }
+
+    /// Such as "TLS over IPv6".
+    fn way(&self) -> String {
+        let transport = url::name(self.transport);
+        match self.family {
+            Some(family) => format!("{transport} over {}", family.name()),
+            None => transport.to_owned(),
         }
     }
 }
 
-/// Everything about one server.
-pub(super) fn one(outcome: &Outcome) -> String {
-    let mut text = outcome.url.clone();
+/// Everything about one server; `now` is in seconds since 1970.
+pub(super) fn one(outcome: &Outcome, now: u64) -> String {
+    let mut text = format!("{} ({})", outcome.url, outcome.way());
     // Writing into a string cannot fail.
     let mut line = |name: &str, value: String| _ = write!(text, "\n  {name:<12}{value}");
-    let reached = |reached: &Reached| {
-        format!(
-            "{} answers STUN in {}",
-            reached.server,
-            milliseconds(reached.round_trip)
-        )
-    };
-    match &outcome.verdict {
-        Verdict::NotYet(transport) => {
-            line("not probed", format!("{transport} is not supported yet"));
+    if let Verdict::Relayed(reached, _) | Verdict::Unrelayed(reached, _) = &outcome.verdict {
+        line(
+            "reached",
+            format!(
+                "{} answers STUN in {}",
+                reached.server,
+                milliseconds(reached.round_trip)
+            ),
+        );
+        if let Some(connected) = reached.connected {
+            line("connected", format!("in {}", milliseconds(connected)));
         }
-        Verdict::Unreached(failure) => line("failed", failure.clone()),
-        Verdict::Unrelayed(server, failure) => {
-            line("reached", reached(server));
-            line("failed", failure.clone());
-        }
-        Verdict::Relayed(server, Relayed { addresses, totals }) => {
-            let [first, second] = addresses;
-            line("reached", reached(server));
-            line("relayed", format!("{first} and {second}"));
-            line("there", arrived(totals.there, totals.sent));
-            line("back", arrived(totals.back, totals.there));
-            if let Some(trips) = &totals.round_trips {
-                let trip = |name, duration| format!("{name} {}", milliseconds(duration));
-                let all = [
-                    trip("min", trips.min),
-                    trip("avg", trips.average),
-                    trip("max", trips.max),
-                    trip("p99", trips.p99),
-                ];
-                line("round trip", all.join(", "));
-            }
+        if let Some(secured) = &reached.secured {
+            line("secured", secured_by(secured));
         }
     }
+    if let Some(certificate) = outcome.certificate() {
+        line("certificate", certificate.line(now));
+        // Elsewhere that is why it failed.
+        if let (Some(doubt), false) = (&certificate.doubt, outcome.is_unreached()) {
+            line(
+                "WARNING",
+                format!("the certificate is NOT VERIFIED: {doubt}"),
+            );
+        }
+    }
+    match &outcome.verdict {
+        Verdict::Unreached(Failure {
+            stage: Stage::NotBuiltIn,
+            text,
+            ..
+        }) => line("not built in", text.clone()),
+        Verdict::Unreached(failure) => line("failed", failure.text.clone()),
+        Verdict::Unrelayed(_, stopped) => line("failed", stopped.text.clone()),
+        Verdict::Relayed(_, relayed) => relayed_lines(relayed, line),
+    }
     text
+}
+
+fn relayed_lines(relayed: &Relayed, mut line: impl FnMut(&str, String)) {
+    let Relayed {
+        allocated,
+        addresses,
+        totals,
+    } = relayed;
+    let [first, second] = allocated.map(milliseconds);
+    line("allocated", format!("in {first} and {second}"));
+    let [first, second] = addresses;
+    line("relayed", format!("{first} and {second}"));
+    line("there", arrived(totals.there, totals.sent));
+    line("back", arrived(totals.back, totals.there));
+    if let Some(trips) = &totals.round_trips {
+        let trip = |name, duration| format!("{name} {}", milliseconds(duration));
+        let all = [
+            trip("min", trips.min),
+            trip("avg", trips.average),
+            trip("max", trips.max),
+            trip("p99", trips.p99),
+        ];
+        line("round trip", all.join(", "));
+    }
+}
+
+fn secured_by(secured: &Secured) -> String {
+    let alpn = if secured.alpn {
+        "protocol stun.turn"
+    } else {
+        "no protocol agreed on by ALPN"
+    };
+    format!(
+        "{}, {alpn}, in {}",
+        secured.protocol,
+        milliseconds(secured.took)
+    )
 }
 
 fn arrived(arrived: usize, sent: usize) -> String {
@@ -92,11 +168,26 @@ fn milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
 }
 
-/// One row for each server.
-pub(super) fn table(outcomes: &[Outcome]) -> String {
-    let head = ["URL", "result", "lost", "avg", "p99"].map(str::to_owned);
-    let rows: Vec<[String; 5]> = [head].into_iter().chain(outcomes.iter().map(row)).collect();
-    let mut widths = [0; 5];
+const COLUMNS: usize = 9;
+
+/// One row for each server, transport and family.
+pub(super) fn table(outcomes: &[Outcome], now: u64) -> String {
+    let head = [
+        "URL",
+        "over",
+        "result",
+        "allocation",
+        "relay",
+        "lost",
+        "avg",
+        "p99",
+        "certificate",
+    ];
+    let rows: Vec<[String; COLUMNS]> = [head.map(str::to_owned)]
+        .into_iter()
+        .chain(outcomes.iter().map(|outcome| row(outcome, now)))
+        .collect();
+    let mut widths = [0; COLUMNS];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -116,15 +207,65 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
     lines.join("\n")
 }
 
-fn row(outcome: &Outcome) -> [String; 5] {
-    let result = match &outcome.verdict {
-        Verdict::Relayed(..) if outcome.is_whole() => "ok".to_owned(),
-        Verdict::Relayed(..) => "loses packets".to_owned(),
-        Verdict::Unrelayed(..) => "does not relay".to_owned(),
-        Verdict::Unreached(_) => "not reached".to_owned(),
-        Verdict::NotYet(transport) => format!("{transport} is not supported yet"),
+/// Which ways work and which do not, in two lines.
+pub(super) fn verdict(outcomes: &[Outcome]) -> String {
+    let named = |whole: bool| {
+        let mut ways: Vec<String> = Vec::new();
+        for outcome in outcomes
+            .iter()
+            .filter(|outcome| outcome.is_whole() == whole)
+        {
+            let mut way = outcome.way();
+            let doubted = outcome
+                .certificate()
+                .is_some_and(|seen| seen.doubt.is_some());
+            if whole && doubted {
+                way.push_str(" (certificate NOT VERIFIED)");
+            }
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+        ways
     };
-    let (mut lost, mut average, mut p99) = ("-".to_owned(), "-".to_owned(), "-".to_owned());
+    let line = |name: &str, ways: &[String]| match ways {
+        [] => String::new(),
+        ways => format!("\n{name:<11}{}", ways.join(", ")),
+    };
+    let (works, fails) = (named(true), named(false));
+    let text = line("works", &works) + &line("fails", &fails);
+    text.trim_start().to_owned()
+}
+
+fn row(outcome: &Outcome, now: u64) -> [String; COLUMNS] {
+    let none = || "-".to_owned();
+    let result = match &outcome.verdict {
+        Verdict::Relayed(..) if outcome.is_whole() => "ok",
+        Verdict::Relayed(..) => "loses packets",
+        Verdict::Unrelayed(..) => "does not relay",
+        Verdict::Unreached(failure) => match failure.stage {
+            Stage::NotBuiltIn => "not built in",
+            Stage::Reach => "not reached",
+            Stage::Speech => "does not answer as it should",
+            Stage::Certificate => "bad certificate",
+        },
+    };
+    let (allocation, relay) = match &outcome.verdict {
+        Verdict::Relayed(_, relayed) => {
+            let relay = match (relayed.totals.there, relayed.totals.back) {
+                (0, _) => "none",
+                (_, 0) => "one way",
+                _ => "both ways",
+            };
+            (milliseconds(relayed.allocated[0]), relay)
+        }
+        Verdict::Unrelayed(_, stopped) => match stopped.allocated {
+            Some([first, _]) => (milliseconds(first), "none"),
+            None => ("none".to_owned(), "-"),
+        },
+        Verdict::Unreached(_) => (none(), "-"),
+    };
+    let (mut lost, mut average, mut p99) = (none(), none(), none());
     if let Verdict::Relayed(_, Relayed { totals, .. }) = &outcome.verdict {
         lost = percent(totals.sent.saturating_sub(totals.back), totals.sent);
         if let Some(trips) = &totals.round_trips {
@@ -132,7 +273,18 @@ fn row(outcome: &Outcome) -> [String; 5] {
             p99 = milliseconds(trips.p99);
         }
     }
-    [outcome.url.clone(), result, lost, average, p99]
+    let certificate = outcome.certificate();
+    [
+        outcome.url.clone(),
+        outcome.way(),
+        result.to_owned(),
+        allocation,
+        relay.to_owned(),
+        lost,
+        average,
+        p99,
+        certificate.map_or_else(none, |certificate| certificate.cell(now)),
+    ]
 }
 
 #[cfg(test)]
@@ -143,10 +295,13 @@ mod tests {
     fn relayed(there: usize, back: usize) -> Outcome {
         let reached = Reached {
             server: "192.0.2.1:3478".parse().unwrap(),
+            connected: None,
+            secured: None,
             round_trip: Duration::from_micros(1500),
         };
         let trip = Duration::from_millis(2);
         let relayed = Relayed {
+            allocated: [Duration::from_millis(1); 2],
             addresses: ["192.0.2.1:50000", "192.0.2.1:50001"].map(|a| a.parse().unwrap()),
             totals: Totals {
                 sent: 1000,
@@ -160,10 +315,8 @@ mod tests {
                 }),
             },
         };
-        Outcome {
-            url: "turn:a".to_owned(),
-            verdict: Verdict::Relayed(reached, relayed),
-        }
+        let url = TurnUrl::parse("turn:a").unwrap();
+        Outcome::new(&url, Some(Family::V4), Verdict::Relayed(reached, relayed))
     }
 
     #[test]
@@ -175,9 +328,10 @@ mod tests {
 
     #[test]
     fn each_way_has_its_own_loss() {
-        let text = one(&relayed(1000, 999));
+        let text = one(&relayed(1000, 999), 0);
         for line in [
-            "turn:a\n",
+            "turn:a (UDP over IPv4)\n",
+            "allocated   in 1.00 ms and 1.00 ms",
             "reached     192.0.2.1:3478 answers STUN in 1.50 ms",
             "relayed     192.0.2.1:50000 and 192.0.2.1:50001",
             "there       1000 of 1000 arrived, 0.0 % lost",
@@ -196,23 +350,62 @@ mod tests {
         assert_eq!(percent(0, 0), "0.0 %");
     }
 
+    fn failed(url: &str, stage: Stage) -> Outcome {
+        let verdict = Verdict::Unreached(Failure::new(stage, "why"));
+        Outcome::new(&TurnUrl::parse(url).unwrap(), Some(Family::V6), verdict)
+    }
+
     #[test]
     fn the_table_has_a_row_for_each_server() {
-        let failed = |url: &str, verdict| Outcome {
-            url: url.to_owned(),
-            verdict,
-        };
         let outcomes = [
             relayed(1000, 1000),
-            failed("turn:b.example", Verdict::Unreached("silence".to_owned())),
-            failed("turns:c", Verdict::NotYet("TLS")),
+            failed("turn:b.example?transport=tcp", Stage::Reach),
+            failed("turns:c", Stage::Certificate),
+        ];
+        let table = table(&outcomes, 0);
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|cells| {
+                cells
+                    .iter()
+                    .map(|cell| cell.trim())
+                    .collect::<Vec<_>>()
+                    .join("|")
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "URL|over|result|allocation|relay|lost|avg|p99|certificate",
+                "turn:a|UDP over IPv4|ok|1.00 ms|both ways|0.0 %|2.00 ms|4.00 ms|-",
+                "turn:b.example?transport=tcp|TCP over IPv6|not reached|-|-|-|-|-|-",
+                "turns:c|TLS over IPv6|bad certificate|-|-|-|-|-|-",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_in_never_works() {
+        let outcome = failed("turns:a?transport=udp", Stage::NotBuiltIn);
+        assert!(!outcome.is_whole());
+        assert!(one(&outcome, 0).contains("not built in"));
+        assert_eq!(verdict(&[outcome]), "fails      DTLS over IPv6");
+    }
+
+    #[test]
+    fn the_verdict_names_what_works_and_what_does_not() {
+        let outcomes = [
+            relayed(1000, 1000),
+            relayed(1000, 1000),
+            failed("turns:c", Stage::Speech),
         ];
         assert_eq!(
-            table(&outcomes),
-            "URL             result                    lost   avg      p99\n\
-             turn:a          ok                        0.0 %  2.00 ms  4.00 ms\n\
-             turn:b.example  not reached               -      -        -\n\
-             turns:c         TLS is not supported yet  -      -        -"
+            verdict(&outcomes),
+            "works      UDP over IPv4\nfails      TLS over IPv6"
         );
     }
 }

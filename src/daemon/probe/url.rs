@@ -1,7 +1,10 @@
 //! TURN URLs (RFC 7065 §3.1).
 
-/// Where TURN is without a port, RFC 8656 §5.
+use crate::turn::Transport;
+
+/// RFC 8656 §3.1: where TURN is without a port, and where TURN over TLS and DTLS is.
 const PORT: u16 = 3478;
+const SECURE_PORT: u16 = 5349;
 
 /// A server as a client is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,11 +16,26 @@ pub(super) struct TurnUrl {
     pub(super) transport: Transport,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
-    Udp,
-    /// What a client may use and the probe does not speak.
-    NotYet(&'static str),
+/// As people call it.
+pub(super) const fn name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "UDP",
+        Transport::Tcp => "TCP",
+        Transport::Tls => "TLS",
+        Transport::Dtls => "DTLS",
+    }
+}
+
+/// What firewalls and port numbers know of it.
+pub(super) const fn carrier(transport: Transport) -> &'static str {
+    if transport.is_stream() { "TCP" } else { "UDP" }
+}
+
+const fn default_port(transport: Transport) -> u16 {
+    match transport {
+        Transport::Udp | Transport::Tcp => PORT,
+        Transport::Tls | Transport::Dtls => SECURE_PORT,
+    }
 }
 
 impl TurnUrl {
@@ -35,9 +53,9 @@ impl TurnUrl {
         };
         let transport = match (scheme, query) {
             ("turn", None | Some("transport=udp")) => Transport::Udp,
-            ("turn", Some("transport=tcp")) => Transport::NotYet("TCP"),
-            ("turns", None | Some("transport=tcp")) => Transport::NotYet("TLS"),
-            ("turns", Some("transport=udp")) => Transport::NotYet("DTLS"),
+            ("turn", Some("transport=tcp")) => Transport::Tcp,
+            ("turns", None | Some("transport=tcp")) => Transport::Tls,
+            ("turns", Some("transport=udp")) => Transport::Dtls,
             _ => return Err(wrong()),
         };
         let (host, port) = match place.strip_prefix('[') {
@@ -49,7 +67,7 @@ impl TurnUrl {
         };
         let port = match port.strip_prefix(':') {
             Some(port) => port.parse().ok().filter(|port| *port > 0),
-            None if port.is_empty() => Some(PORT),
+            None if port.is_empty() => Some(default_port(transport)),
             None => None,
         };
         let sound = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
@@ -76,14 +94,10 @@ mod tests {
             ("turn:a:1?transport=udp", "a", 1, Transport::Udp),
             ("turn:[2001:db8::1]:80", "2001:db8::1", 80, Transport::Udp),
             ("turn:[::1]", "::1", 3478, Transport::Udp),
-            ("turn:a?transport=tcp", "a", 3478, Transport::NotYet("TCP")),
-            ("turns:a:443", "a", 443, Transport::NotYet("TLS")),
-            (
-                "turns:a?transport=udp",
-                "a",
-                3478,
-                Transport::NotYet("DTLS"),
-            ),
+            ("turn:a?transport=tcp", "a", 3478, Transport::Tcp),
+            ("turns:a", "a", 5349, Transport::Tls),
+            ("turns:a:443?transport=tcp", "a", 443, Transport::Tls),
+            ("turns:[::1]?transport=udp", "::1", 5349, Transport::Dtls),
         ] {
             let url = TurnUrl::parse(text).unwrap();
             assert_eq!(

@@ -26,6 +26,10 @@ pub(crate) enum Work {
     Indications,
     /// Allocate and delete.
     Allocations,
+    /// As `Call`, with clients over TCP.
+    Tcp,
+    /// As `Call`, with clients over TLS, or those of one side.
+    Tls,
 }
 
 /// One column.
@@ -77,6 +81,8 @@ const fn cell(
 
 const RATE: (Kind, Work) = (Kind::Rate, Work::Call);
 const CPU: (Kind, Work) = (Kind::Cpu, Work::Call);
+const TCP: (Kind, Work) = (Kind::Rate, Work::Tcp);
+const TLS: (Kind, Work) = (Kind::Rate, Work::Tls);
 
 /// All cells, in the order of the table.
 #[rustfmt::skip]
@@ -91,12 +97,20 @@ pub(crate) const ALL: &[Cell] = &[
     cell("burst-10", "bursts of 8 × 1,200 B, 10 pairs", RATE, "--mode call --pairs 10 --payload 1200 --burst 8", "--search"),
     cell("send-1000", "indications, 1,000 pairs", (Kind::Rate, Work::Indications), "--mode send --pairs 1000", "--search"),
     cell("mixed-1000", "mixed, 1,000 pairs", (Kind::Rate, Work::Indications), "--mode mixed --pairs 1000", "--search"),
+    cell("tcp-100", "call 172 B over TCP, 100 pairs", TCP, "--mode call --pairs 100 --transport tcp", "--search"),
+    cell("tcp-1000", "call 172 B over TCP, 1,000 pairs", TCP, "--mode call --pairs 1000 --transport tcp", "--search"),
+    cell("tls-100", "call 172 B over TLS, 100 pairs", TLS, "--mode call --pairs 100 --transport tls", "--search"),
+    cell("tls-1000", "call 172 B over TLS, 1,000 pairs", TLS, "--mode call --pairs 1000 --transport tls", "--search"),
+    cell("udp-tls-100", "call 172 B, UDP to TLS, 100 pairs", TLS, "--mode call --pairs 100 --callee-transport tls", "--search"),
+    cell("udp-tls-1000", "call 172 B, UDP to TLS, 1,000 pairs", TLS, "--mode call --pairs 1000 --callee-transport tls", "--search"),
     cell("call-200k", "200,000 packets/s, 1,000 pairs", CPU, "--mode call --pairs 1000", "--rate 200000"),
     cell("growth-2", "2 allocations", CPU, "--mode call --pairs 1", "--rate 100000"),
     cell("growth-10", "10 allocations", CPU, "--mode call --pairs 5", "--rate 100000"),
     cell("growth-100", "100 allocations", CPU, "--mode call --pairs 50", "--rate 100000"),
     cell("growth-1000", "1,000 allocations", CPU, "--mode call --pairs 500", "--rate 100000"),
     cell("growth-10000", "10,000 allocations", CPU, "--mode call --pairs 5000", "--rate 100000"),
+    cell("tcp-20k", "20,000 packets/s over TCP, 1,000 pairs", (Kind::Cpu, Work::Tcp), "--mode call --pairs 1000 --transport tcp", "--rate 20000"),
+    cell("tls-20k", "20,000 packets/s over TLS, 1,000 pairs", (Kind::Cpu, Work::Tls), "--mode call --pairs 1000 --transport tls", "--rate 20000"),
     cell("latency", "20,000 packets/s, 1,000 pairs", (Kind::Latency, Work::Call), "--mode call --pairs 1000", "--rate 20000"),
     cell("latency-storm", "the same beside 1,000 new allocations/s", (Kind::Latency, Work::Call), "--mode call --pairs 1000", "--rate 20000 --background-allocations 1000"),
     cell("allocate", "401 and Allocate", (Kind::Control, Work::Allocations), "--measure allocate", "--allocations 2000"),
@@ -105,4 +119,13 @@ pub(crate) const ALL: &[Cell] = &[
 ];
 
 /// The cells of the short run.
-pub(crate) const QUICK: [&str; 5] = ["call-10", "peer-10", "send-1000", "latency", "allocate"];
+pub(crate) const QUICK: [&str; 8] = [
+    "call-10",
+    "peer-10",
+    "send-1000",
+    "tcp-100",
+    "tls-100",
+    "udp-tls-100",
+    "latency",
+    "allocate",
+];

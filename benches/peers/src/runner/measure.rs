@@ -112,6 +112,8 @@ struct Bench<'a> {
     run: &'a Run,
     directory: PathBuf,
     secret: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
     address: &'static str,
     peers: &'static str,
 }
@@ -133,6 +135,11 @@ impl<'a> Bench<'a> {
         fs::create_dir_all(&directory)?;
         let secret = directory.join("secret");
         fs::write(&secret, SECRET)?;
+        let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+        // ECDSA on P-256, as most servers have it.
+        let issued = rcgen::generate_simple_self_signed(vec!["bench.invalid".to_owned()])?;
+        fs::write(&certificate, issued.cert.pem())?;
+        fs::write(&key, issued.signing_key.serialize_pem())?;
         let (address, peers) = match run.veth {
             true => ("10.8.0.1", "\"10.8.0.0/24\", \"10.9.0.0/16\""),
             false => ("127.0.0.1", "\"127.0.0.0/8\""),
@@ -141,6 +148,8 @@ impl<'a> Bench<'a> {
             run,
             directory,
             secret,
+            certificate,
+            key,
             address,
             peers,
         })
@@ -154,6 +163,7 @@ impl<'a> Bench<'a> {
             cores: 1,
             tools: &self.run.tools,
             taciturn: &self.run.taciturn,
+            certificate: [&self.certificate, &self.key],
             directory: &self.directory,
         }
     }

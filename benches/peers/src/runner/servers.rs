@@ -79,6 +79,11 @@ impl Server {
                 Some("this floor forwards between clients only")
             }
             (Program::Floor(_), Work::Indications) => Some("a floor has no indications"),
+            (Program::Floor(_), Work::Tcp | Work::Tls) => Some("a floor has no connections"),
+            (
+                Program::TurnRs | Program::WebrtcRs | Program::Pion | Program::Ejabberd,
+                Work::Tcp | Work::Tls,
+            ) => Some("only coturn is measured over TCP and TLS"),
             _ => None,
         }
     }
@@ -98,6 +103,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) cores: usize,
     pub(crate) tools: &'a Path,
     pub(crate) taciturn: &'a Path,
+    /// PEM files: a certificate and its key, for work over TLS.
+    pub(crate) certificate: [&'a Path; 2],
     /// For its files.
     pub(crate) directory: &'a Path,
 }
@@ -163,6 +170,15 @@ impl Setting<'_> {
             "auto"
         };
         let Self { address, cores, .. } = self;
+        // On one port beside TCP, as coturn has it.
+        let (listen_tls, tls) = match self.work {
+            Work::Tls => {
+                let [cert, key] = self.certificate.map(|file| file.display().to_string());
+                let listen = format!("tls = [\"{address}:{PORT}\"]");
+                (listen, format!("[tls]\ncert = [{cert:?}]\nkey = [{key:?}]"))
+            }
+            _ => (String::new(), String::new()),
+        };
         self.write(
             "taciturn.toml",
             &format!(
@@ -170,6 +186,9 @@ impl Setting<'_> {
 
 [listen]
 udp = ["{address}:{PORT}"]
+{listen_tls}
+
+{tls}
 
 [relay]
 addresses = ["{address}"]
@@ -210,13 +229,7 @@ level = "warn"
                 "--realm=bench.invalid",
                 "--stale-nonce=0",
             ])
-            .args([
-                "--no-tls",
-                "--no-dtls",
-                "--no-cli",
-                "--no-tcp",
-                "--no-tcp-relay",
-            ])
+            .args(["--no-dtls", "--no-cli", "--no-tcp-relay"])
             .args([
                 "--min-port=49152",
                 "--max-port=65535",
@@ -236,6 +249,20 @@ level = "warn"
                 "--userdb={}",
                 self.directory.join("turndb").display()
             ));
+        match self.work {
+            Work::Tls => {
+                let [cert, key] = self.certificate.map(Path::display);
+                command
+                    .arg(format!("--cert={cert}"))
+                    .arg(format!("--pkey={key}"));
+            }
+            Work::Tcp => {
+                command.arg("--no-tls");
+            }
+            _ => {
+                command.args(["--no-tls", "--no-tcp"]);
+            }
+        }
         // 4.11 and later.
         if String::from_utf8_lossy(&help.stdout).contains("--sock-buf-size") {
             command.arg("--sock-buf-size=4194304");

@@ -16,6 +16,10 @@ fn relayed() -> SocketAddr {
 
 /// A desk with one client.
 fn desk() -> Desk {
+    desk_over(Way::Datagrams)
+}
+
+fn desk_over(way: Way) -> Desk {
     let credentials = Credentials::Fixed {
         username: "alice".to_owned(),
         password: SecretString::from("hunter2"),
@@ -27,13 +31,13 @@ fn desk() -> Desk {
         .unwrap()
         .seat(server)
         .unwrap();
-    desk.add(seat, to);
+    desk.add(Side::Client, seat, to, way);
     desk
 }
 
 fn sent(desk: &mut Desk) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    desk.transmit(|_, _, bytes| all.push(bytes.to_vec()));
+    desk.transmit(|_, bytes| all.push(bytes.to_vec()));
     all
 }
 
@@ -181,6 +185,20 @@ fn a_lost_request_is_sent_again_as_the_rfc_says() {
     assert_eq!(silent.len(), 1);
     assert_eq!(silent[0].outcome, Err(Failure::Silence));
     assert_eq!(desk.outstanding(), 0);
+}
+
+/// RFC 8489 §6.2.2
+#[test]
+fn over_a_stream_nothing_is_sent_twice() {
+    let mut desk = desk_over(Way::Stream);
+    desk.ask(0, Request::Allocate, 0);
+    assert_eq!(sent(&mut desk).len(), 1);
+    for second in 1..39 {
+        assert!(desk.sweep(second * SECOND).is_empty());
+        assert!(sent(&mut desk).is_empty(), "at {second} s");
+    }
+    let silent = desk.sweep(40 * SECOND);
+    assert_eq!(silent[0].outcome, Err(Failure::Silence));
 }
 
 #[test]
