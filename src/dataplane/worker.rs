@@ -193,6 +193,7 @@ impl Worker {
 
     fn turn(&mut self, ready: sys::Ready, clock: Clock) -> Course {
         let mut course = Course::Run;
+        self.begin_turn(clock);
         for token in ready {
             match Source::of(token) {
                 Source::Mailbox => course = self.read_mailbox(clock),

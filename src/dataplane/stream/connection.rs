@@ -15,6 +15,9 @@ use crate::turn::{FiveTuple, Tick};
 /// About how much is given to TLS at once.
 const SHARE: usize = 16 * 1_024;
 
+/// rustls asks the connection for at least so much at once; what comes shorter was all there was.
+const READ: usize = 4_096;
+
 /// What lies between the client's messages and the connection.
 enum Layer {
     Plain,
@@ -44,8 +47,12 @@ pub(crate) struct Connection {
 /// What a read came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Bytes in this slot of the batch, so many.
-    Slot { index: usize, len: usize },
+    /// Bytes in this slot of the batch, so many, and whether more may wait.
+    Slot {
+        index: usize,
+        len: usize,
+        more: bool,
+    },
     /// Nothing now.
     Nothing,
     /// The client is gone, or broke the protocol.
@@ -137,14 +144,14 @@ impl Connection {
             };
             // What was kept stays where it is as long as nothing is added to it.
             Ok(match came {
-                Came::Bytes(len) => kept.len() + len,
+                Came::Bytes { len, .. } => kept.len() + len,
                 Came::Nothing | Came::End => 0,
             })
         });
         match (staged, came) {
-            (Ok((index, len)), Came::Bytes(_)) => {
+            (Ok((index, len)), Came::Bytes { more, .. }) => {
                 partial.clear();
-                Taken::Slot { index, len }
+                Taken::Slot { index, len, more }
             }
             (Ok(_), Came::Nothing) => Taken::Nothing,
             (Err(error), _) if error.kind() == io::ErrorKind::OutOfMemory => Taken::Nothing,
@@ -164,7 +171,11 @@ impl Connection {
         });
         match staged {
             Ok((_, 0)) => Taken::Nothing,
-            Ok((index, len)) => Taken::Slot { index, len },
+            Ok((index, len)) => Taken::Slot {
+                index,
+                len,
+                more: true,
+            },
             Err(_) => Taken::Closed,
         }
     }
@@ -219,7 +230,11 @@ impl Connection {
 /// What came by a connection.
 #[derive(Clone, Copy)]
 enum Came {
-    Bytes(usize),
+    /// So many; the last system call may have left some.
+    Bytes {
+        len: usize,
+        more: bool,
+    },
     Nothing,
     End,
 }
@@ -228,7 +243,10 @@ fn plain(mut stream: &TcpStream, free: &mut [u8]) -> io::Result<Came> {
     loop {
         return match stream.read(free) {
             Ok(0) => Ok(Came::End),
-            Ok(len) => Ok(Came::Bytes(len)),
+            Ok(len) => Ok(Came::Bytes {
+                len,
+                more: len == free.len(),
+            }),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Came::Nothing),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Err(error),
@@ -242,6 +260,7 @@ fn decrypted(
     mut stream: &TcpStream,
     free: &mut [u8],
 ) -> io::Result<Came> {
+    let mut more = true;
     loop {
         let state = match tls.process_new_packets() {
             Ok(state) => state,
@@ -252,14 +271,16 @@ fn decrypted(
             }
         };
         if state.plaintext_bytes_to_read() > 0 {
-            return read_all(tls, free).map(Came::Bytes);
+            let len = read_all(tls, free)?;
+            let more = more || len == free.len();
+            return Ok(Came::Bytes { len, more });
         }
         if state.peer_has_closed() {
             return Ok(Came::End);
         }
         match tls.read_tls(&mut stream) {
             Ok(0) => return Ok(Came::End),
-            Ok(_) => {}
+            Ok(len) => more = len >= READ,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Came::Nothing),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -39,6 +39,14 @@ impl Worker {
                 break;
             };
             let tuple = connection.tuple;
+            if connection.is_opening() && !self.connected.streams.may_open() {
+                // What was read already nobody reports again.
+                self.connected.streams.delayed.push(at);
+                return;
+            }
+            let Some(connection) = self.connected.streams.connection(at) else {
+                break;
+            };
             let taken = match connection.begun {
                 // What came with the first byte waits for nothing more.
                 None if round == 0 => match connection.read_kept(&mut self.incoming) {
@@ -47,19 +55,30 @@ impl Worker {
                 },
                 _ => connection.read(&mut self.incoming),
             };
-            let course = match taken {
-                Taken::Slot { index, len } => self.take_apart(at, tuple, index, len, clock),
+            let (course, more) = match taken {
+                Taken::Slot { index, len, more } => {
+                    (self.take_apart(at, tuple, index, len, clock), more)
+                }
                 Taken::Nothing => break,
-                Taken::Closed => Course::Stop,
+                Taken::Closed => (Course::Stop, false),
             };
             if course == Course::Stop {
                 self.connected.streams.close(at, self.server.environment());
+            }
+            if !more || course == Course::Stop {
                 break;
             }
         }
         // TLS may have something to say, and a socket that was full may have room.
         self.connected.streams.mark(at);
         self.forget_gone(turn.now);
+    }
+
+    /// Another turn of the loop: handshakes that had to wait go on.
+    pub(in crate::dataplane) fn begin_turn(&mut self, turn: Clock) {
+        for at in self.connected.streams.begin_turn() {
+            self.read_connection(at, turn);
+        }
     }
 
     /// The messages in slot `index`; stops where the borders are lost.
@@ -166,7 +185,7 @@ impl Worker {
     pub(in crate::dataplane) fn sweep_clients(&mut self, now: Tick) {
         let (server, connected) = (&self.server, &mut self.connected);
         let is_known = |tuple| server.has_allocation(tuple);
-        if connected.streams.poll_timeout().is_some_and(|at| at <= now) {
+        if connected.streams.is_due(now) {
             connected.streams.sweep(server.environment(), now, is_known);
         }
         if connected

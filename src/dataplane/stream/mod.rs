@@ -60,6 +60,9 @@ const IDLE: Duration = Duration::from_secs(60);
 const SWEEP: Duration = Duration::from_secs(1);
 /// Connections accepted in one go.
 const ACCEPTS: usize = 32;
+/// Steps of TLS handshakes taken in one turn of the worker's loop, so that calls over TLS go on while
+/// clients come; one step is up to a millisecond of work.
+const HANDSHAKES: usize = 8;
 
 /// A socket that takes connections.
 #[derive(Debug)]
@@ -119,6 +122,10 @@ pub(crate) struct Streams {
     generation: u32,
     /// Those with something to be written, or to be closed.
     dirty: Vec<At>,
+    /// Steps of handshakes that may still be taken in this turn.
+    handshakes: usize,
+    /// Whose handshake waits for the next turn.
+    delayed: Vec<At>,
     /// Accepted in this turn.
     fresh: Vec<At>,
     /// In the order in which they came.
@@ -140,6 +147,8 @@ impl Streams {
             by_tuple: HashMap::default(),
             generation: 0,
             dirty: Vec::new(),
+            handshakes: HANDSHAKES,
+            delayed: Vec::new(),
             fresh: Vec::new(),
             strangers: VecDeque::new(),
             gone: Vec::new(),
@@ -161,8 +170,29 @@ impl Streams {
         Ok(())
     }
 
+    /// Another turn of the loop, with those that waited for it.
+    fn begin_turn(&mut self) -> Vec<At> {
+        self.handshakes = HANDSHAKES;
+        std::mem::take(&mut self.delayed)
+    }
+
+    /// Whether a handshake may go on in this turn; what may not waits for the next.
+    const fn may_open(&mut self) -> bool {
+        let may = self.handshakes > 0;
+        self.handshakes = self.handshakes.saturating_sub(1);
+        may
+    }
+
+    /// Whether it is time to look at deadlines.
+    fn is_due(&self, now: Tick) -> bool {
+        (self.paused || !self.slots.is_empty()) && self.next_sweep <= now
+    }
+
     /// When deadlines are looked at next, if there are any.
     pub(crate) fn poll_timeout(&self) -> Option<Tick> {
+        if !self.delayed.is_empty() {
+            return Some(Tick::default());
+        }
         (self.paused || !self.slots.is_empty()).then_some(self.next_sweep)
     }
 
