@@ -29,7 +29,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::dataplane::tls::TlsKeys;
-use crate::turn::Transport;
+use crate::turn::{BindingRequests, Transport};
 
 pub use self::error::{Error, Problem};
 pub use self::layers::{Keys, Machine};
@@ -67,6 +67,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Deviations for the sake of old clients.
     pub compat: Compat,
+    /// What of STUN and its extensions is served.
+    pub features: Features,
     /// The data plane's threads.
     pub workers: Workers,
     /// What outlives the process.
@@ -319,6 +321,32 @@ pub enum Channels {
     Rfc8656,
     /// 0x4000–0x7FFF, RFC 5766 §11.
     Rfc5766,
+}
+
+/// `[features]`
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// What becomes of Binding requests.
+    pub binding: Binding,
+    /// Whether TCP is relayed (RFC 6062).
+    pub tcp_relay: bool,
+    /// Whether an allocation may move to another 5-tuple (RFC 8016).
+    pub mobility: bool,
+    /// Whether NAT behaviour discovery is served (RFC 5780).
+    pub nat_discovery: bool,
+}
+
+/// `features.binding`: an address of ours decides before the transport, the transport before the
+/// rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Binding {
+    /// Where nothing else is said.
+    pub default: BindingRequests,
+    /// By the transport of the listener.
+    pub transports: BTreeMap<Transport, BindingRequests>,
+    /// By what was written as a listener's address; a wildcard stands for each address of its
+    /// family.
+    pub listeners: BTreeMap<SocketAddr, BindingRequests>,
 }
 
 /// `[workers]`

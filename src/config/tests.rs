@@ -59,6 +59,11 @@ user_allocations = 12
 unvalidated = "10/s"
 [compat]
 channels = "rfc5766"
+[features]
+binding = { default = "authenticated", udp = "off", "192.0.2.1:3478" = "open" }
+tcp_relay = true
+mobility = true
+nat_discovery = true
 [workers]
 count = 4
 streams = 3
@@ -194,6 +199,14 @@ fn everything_an_operator_can_write_is_understood() {
     assert_eq!(settings.limits.user_allocations, Some(12));
     assert_eq!(settings.limits.unvalidated.burst, 10);
     assert_eq!(settings.compat.channels, Channels::Rfc5766);
+    let features = &settings.features;
+    assert!(features.tcp_relay && features.mobility && features.nat_discovery);
+    let binding = Binding {
+        default: BindingRequests::Authenticated,
+        transports: BTreeMap::from([(Transport::Udp, BindingRequests::Off)]),
+        listeners: BTreeMap::from([("192.0.2.1:3478".parse().unwrap(), BindingRequests::Open)]),
+    };
+    assert_eq!(features.binding, binding);
     assert_eq!(settings.workers.count, Some(4));
     assert_eq!(settings.workers.streams, Some(3));
     assert_eq!(settings.admin.listen, None);

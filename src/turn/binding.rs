@@ -8,6 +8,18 @@ use crate::turn::request::Reject;
 use crate::turn::stats::DropReason;
 use crate::turn::{Handled, Server};
 
+/// What becomes of Binding requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BindingRequests {
+    /// Everybody's are answered.
+    #[default]
+    Open,
+    /// Those with a credential, as Allocate takes it, are answered.
+    Authenticated,
+    /// None is answered.
+    Off,
+}
+
 impl<E: Environment> Server<E> {
     /// Answers with XOR-MAPPED-ADDRESS and nothing else: 32 bytes, 44 on IPv6.
     pub(crate) fn handle_binding(

@@ -58,6 +58,7 @@ pub(crate) use address::TupleKey;
 pub use address::{
     ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, Via, WorkerId,
 };
+pub use binding::BindingRequests;
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
 pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};
