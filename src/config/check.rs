@@ -17,6 +17,7 @@ use super::{
     Public, Rate, Settings, State, Workers,
 };
 
+mod alternate;
 mod features;
 mod listen;
 mod relay;
@@ -63,6 +64,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
     let admin = c.admin(&file.admin);
     c.admin_apart_from_listeners(&admin, &listen);
     let features = c.features(&file.features, &listen_addresses);
+    let alternate = c.alternate(&file.alternate, &listen_addresses);
     let settings = Settings {
         realm,
         public,
@@ -75,6 +77,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
         limits,
         compat: c.compat(&file.compat),
         features,
+        alternate,
         workers: c.workers(&file.workers),
         state: c.state(file.state),
         admin,

@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) compat: Compat,
     pub(super) features: Features,
+    pub(super) alternate: Alternate,
     pub(super) workers: Workers,
     pub(super) state: State,
     pub(super) admin: Admin,
@@ -47,6 +48,7 @@ impl Default for File {
             limits: Limits::default(),
             compat: Compat::default(),
             features: Features::default(),
+            alternate: Alternate::default(),
             workers: Workers::default(),
             state: State::default(),
             admin: Admin::default(),
@@ -239,6 +241,22 @@ impl Default for Features {
             tcp_relay: false,
             mobility: false,
             nat_discovery: false,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Alternate {
+    pub(super) servers: Vec<String>,
+    pub(super) redirect: String,
+}
+
+impl Default for Alternate {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            redirect: "draining".to_owned(),
         }
     }
 }

@@ -29,7 +29,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::dataplane::tls::TlsKeys;
-use crate::turn::{BindingRequests, Transport};
+use crate::turn::{BindingRules, Redirect, Transport};
 
 pub use self::error::{Error, Problem};
 pub use self::layers::{Keys, Machine};
@@ -69,6 +69,8 @@ pub struct Settings {
     pub compat: Compat,
     /// What of STUN and its extensions is served.
     pub features: Features,
+    /// Other servers.
+    pub alternate: Alternate,
     /// The data plane's threads.
     pub workers: Workers,
     /// What outlives the process.
@@ -327,7 +329,7 @@ pub enum Channels {
 #[derive(Clone, Debug)]
 pub struct Features {
     /// What becomes of Binding requests.
-    pub binding: Binding,
+    pub binding: BindingRules,
     /// Whether TCP is relayed (RFC 6062).
     pub tcp_relay: bool,
     /// Whether an allocation may move to another 5-tuple (RFC 8016).
@@ -336,17 +338,13 @@ pub struct Features {
     pub nat_discovery: bool,
 }
 
-/// `features.binding`: an address of ours decides before the transport, the transport before the
-/// rest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Binding {
-    /// Where nothing else is said.
-    pub default: BindingRequests,
-    /// By the transport of the listener.
-    pub transports: BTreeMap<Transport, BindingRequests>,
-    /// By what was written as a listener's address; a wildcard stands for each address of its
-    /// family.
-    pub listeners: BTreeMap<SocketAddr, BindingRequests>,
+/// `[alternate]`
+#[derive(Clone, Debug)]
+pub struct Alternate {
+    /// Other servers to send clients to.
+    pub servers: Vec<SocketAddr>,
+    /// When.
+    pub redirect: Redirect,
 }
 
 /// `[workers]`

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::Checker;
+use crate::config::Features;
 use crate::config::file::{self, TextOr};
 use crate::config::key::Key;
 use crate::config::parse::{self, Fault};
-use crate::config::{Binding, Features};
-use crate::turn::{BindingRequests, Transport};
+use crate::turn::{BindingRequests, BindingRules, Transport};
 
 const MODES: [(&str, BindingRequests); 3] = [
     ("open", BindingRequests::Open),
@@ -35,9 +35,9 @@ impl Checker<'_> {
         &mut self,
         typed: &TextOr<BTreeMap<String, String>>,
         listeners: &[SocketAddr],
-    ) -> Binding {
+    ) -> BindingRules {
         let key = Key::new("features", "binding");
-        let mut binding = Binding::default();
+        let mut binding = BindingRules::default();
         let table = match typed {
             TextOr::Text(text) => {
                 binding.default = self.choice(&key, text, &MODES, BindingRequests::Open);
