@@ -24,7 +24,7 @@ struct Module {
     compares: bool,
 }
 
-const MODULES: [Module; 6] = [
+const MODULES: [Module; 7] = [
     Module {
         path: "proto/integrity.rs",
         secrets: &["mac", "hmac_sha1", "hmac_sha256", "key"],
@@ -54,6 +54,12 @@ const MODULES: [Module; 6] = [
         secrets: &["mac", "0"],
         types: &["SubjectKey"],
         compares: false,
+    },
+    Module {
+        path: "turn/credential/userhash.rs",
+        secrets: &["hash", "other", "same", "is_known"],
+        types: &["Userhashes"],
+        compares: true,
     },
     Module {
         path: "turn/pseudonym.rs",

@@ -17,6 +17,8 @@ use super::{
     Public, Rate, Settings, State, Workers,
 };
 
+mod alternate;
+mod features;
 mod listen;
 mod relay;
 mod secrets;
@@ -53,6 +55,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
     let listen = c.listen(&file.listen);
     let tls = c.tls(&file.tls, &listen);
     let proxy_protocol = c.proxy_protocol(&file.proxy_protocol);
+    let listen_addresses: Vec<_> = listen.all().map(|(_, address)| address).collect();
     let relay = c.relay(&file.relay);
     c.listeners_apart_from_relay_ports(&listen, &relay);
     let auth = c.auth(file.auth);
@@ -60,6 +63,8 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
     let limits = c.limits(&file.limits);
     let admin = c.admin(&file.admin);
     c.admin_apart_from_listeners(&admin, &listen);
+    let features = c.features(&file.features, &listen_addresses);
+    let alternate = c.alternate(&file.alternate, &listen_addresses);
     let settings = Settings {
         realm,
         public,
@@ -71,6 +76,8 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
         policy,
         limits,
         compat: c.compat(&file.compat),
+        features,
+        alternate,
         workers: c.workers(&file.workers),
         state: c.state(file.state),
         admin,

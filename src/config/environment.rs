@@ -142,6 +142,9 @@ fn variable(
         }
         ["auth", "users", name] if !name.is_empty() => (key, Value::from(text)),
         ["listen", "tcp"] if text.trim() != "same" => (key, list(text)),
+        ["features", "binding"] if text.trim_start().starts_with('{') => {
+            (key, toml(text).unwrap_or_else(|| Value::from(text)))
+        }
         ["policy", "peers"] if text.contains([',', '/', '[']) => (key, list(text)),
         _ => match default_of(&words, defaults) {
             Some(default) => (key, shaped(text, default)),

@@ -26,6 +26,8 @@ pub(super) struct File {
     pub(super) policy: Policy,
     pub(super) limits: Limits,
     pub(super) compat: Compat,
+    pub(super) features: Features,
+    pub(super) alternate: Alternate,
     pub(super) workers: Workers,
     pub(super) state: State,
     pub(super) admin: Admin,
@@ -45,6 +47,8 @@ impl Default for File {
             policy: Policy::default(),
             limits: Limits::default(),
             compat: Compat::default(),
+            features: Features::default(),
+            alternate: Alternate::default(),
             workers: Workers::default(),
             state: State::default(),
             admin: Admin::default(),
@@ -217,6 +221,42 @@ impl Default for Compat {
     fn default() -> Self {
         Self {
             channels: "rfc8656".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Features {
+    pub(super) binding: TextOr<BTreeMap<String, String>>,
+    pub(super) tcp_relay: bool,
+    pub(super) mobility: bool,
+    pub(super) nat_discovery: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self {
+            binding: TextOr::Text("open".to_owned()),
+            tcp_relay: false,
+            mobility: false,
+            nat_discovery: false,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Alternate {
+    pub(super) servers: Vec<String>,
+    pub(super) redirect: String,
+}
+
+impl Default for Alternate {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            redirect: "draining".to_owned(),
         }
     }
 }

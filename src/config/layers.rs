@@ -13,7 +13,7 @@ use crate::proto::ChannelRange;
 use crate::turn::credential::{Credentials, Secret, SecretsRing, StaticUserError, StaticUsers};
 use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use crate::turn::unvalidated::Rate;
-use crate::turn::{Bind, NonceKey, ServerConfig};
+use crate::turn::{Alternate, Bind, NonceKey, ServerConfig};
 
 /// The keys of this server that are not in its configuration.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ impl Settings {
                 Channels::Rfc8656 => ChannelRange::Rfc8656,
                 Channels::Rfc5766 => ChannelRange::Rfc5766,
             },
-            credentials: Credentials::new(ring, users, *keys.subject),
+            credentials: Credentials::new(ring, users, *keys.subject).with_userhashes(&self.realm),
             nonce_key: keys.nonce.clone(),
             policy: match &self.policy.peers {
                 Peers::Relay => PeerPolicy::Relay,
@@ -86,6 +86,12 @@ impl Settings {
             session_max: self.auth.session_max,
             strict: self.auth.strict,
             user_allocations: self.limits.user_allocations.unwrap_or(0),
+            binding: self.features.binding.clone(),
+            alternate: Alternate {
+                servers: self.alternate.servers.clone(),
+                redirect: self.alternate.redirect,
+            },
+            draining: false,
         }))
     }
 

@@ -29,7 +29,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use crate::dataplane::tls::TlsKeys;
-use crate::turn::Transport;
+use crate::turn::{BindingRules, Redirect, Transport};
 
 pub use self::error::{Error, Problem};
 pub use self::layers::{Keys, Machine};
@@ -67,6 +67,10 @@ pub struct Settings {
     pub limits: Limits,
     /// Deviations for the sake of old clients.
     pub compat: Compat,
+    /// What of STUN and its extensions is served.
+    pub features: Features,
+    /// Other servers.
+    pub alternate: Alternate,
     /// The data plane's threads.
     pub workers: Workers,
     /// What outlives the process.
@@ -319,6 +323,28 @@ pub enum Channels {
     Rfc8656,
     /// 0x4000–0x7FFF, RFC 5766 §11.
     Rfc5766,
+}
+
+/// `[features]`
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// What becomes of Binding requests.
+    pub binding: BindingRules,
+    /// Whether TCP is relayed (RFC 6062).
+    pub tcp_relay: bool,
+    /// Whether an allocation may move to another 5-tuple (RFC 8016).
+    pub mobility: bool,
+    /// Whether NAT behaviour discovery is served (RFC 5780).
+    pub nat_discovery: bool,
+}
+
+/// `[alternate]`
+#[derive(Clone, Debug)]
+pub struct Alternate {
+    /// Other servers to send clients to.
+    pub servers: Vec<SocketAddr>,
+    /// When.
+    pub redirect: Redirect,
 }
 
 /// `[workers]`

@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::*;
+use crate::turn::{BindingRequests, Transport};
 
 mod hostile;
 mod refusals;
@@ -59,6 +60,14 @@ user_allocations = 12
 unvalidated = "10/s"
 [compat]
 channels = "rfc5766"
+[features]
+binding = { default = "authenticated", udp = "off", "192.0.2.1:3478" = "open" }
+tcp_relay = true
+mobility = true
+nat_discovery = true
+[alternate]
+servers = ["203.0.113.8:3478", "[2001:db8::8]:3478"]
+redirect = "always"
 [workers]
 count = 4
 streams = 3
@@ -194,6 +203,19 @@ fn everything_an_operator_can_write_is_understood() {
     assert_eq!(settings.limits.user_allocations, Some(12));
     assert_eq!(settings.limits.unvalidated.burst, 10);
     assert_eq!(settings.compat.channels, Channels::Rfc5766);
+    let features = &settings.features;
+    assert!(features.tcp_relay && features.mobility && features.nat_discovery);
+    let binding = BindingRules {
+        default: BindingRequests::Authenticated,
+        transports: BTreeMap::from([(Transport::Udp, BindingRequests::Off)]),
+        listeners: BTreeMap::from([("192.0.2.1:3478".parse().unwrap(), BindingRequests::Open)]),
+    };
+    assert_eq!(features.binding, binding);
+    assert_eq!(settings.alternate.redirect, Redirect::Always);
+    assert_eq!(
+        settings.alternate.servers,
+        addresses(&["203.0.113.8:3478", "[2001:db8::8]:3478"])
+    );
     assert_eq!(settings.workers.count, Some(4));
     assert_eq!(settings.workers.streams, Some(3));
     assert_eq!(settings.admin.listen, None);
@@ -418,4 +440,33 @@ fn a_configuration_that_is_no_file_is_refused_at_once() {
         said.contains("/dev/zero: is a pipe, a socket or a device"),
         "{said}"
     );
+}
+
+/// What is written reaches the servers; nothing drains them yet.
+#[test]
+fn servers_are_told_of_binding_alternates_and_whether_names_are_hashed() {
+    let told = |text: &str| {
+        let settings = from_text(text).unwrap().settings;
+        let keys = Keys {
+            nonce: crate::turn::NonceKey::new([1; 32]),
+            subject: zeroize::Zeroizing::new([2; 32]),
+        };
+        let machine = Machine {
+            addresses: Vec::new(),
+            listening: Vec::new(),
+        };
+        let server = settings.server(&keys, settings.secrets(), &[], &machine);
+        (settings, server.unwrap())
+    };
+    let (settings, server) = told(
+        "features.binding = { udp = 'off' }\nalternate.servers = ['203.0.113.8:3478']\n\
+         alternate.redirect = 'always'\n[auth]\nusers = { alice = 'password' }\n\
+         secrets = [{ id = '1', value = 's3cr3t' }]\n",
+    );
+    assert_eq!(server.binding, settings.features.binding);
+    assert_eq!(server.alternate.servers, settings.alternate.servers);
+    assert_eq!(server.alternate.redirect, settings.alternate.redirect);
+    assert!(!server.draining && !server.credentials.knows_userhashes());
+    let (_, server) = told("[auth]\nusers = { alice = 'password' }\n");
+    assert!(server.credentials.knows_userhashes());
 }

@@ -141,6 +141,11 @@ impl Connected {
         self.sessions.watch(house)
     }
 
+    /// Where the listeners of this worker listen.
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (ListenerId, SocketAddr)> + '_ {
+        self.streams.listening().chain(self.sessions.listening())
+    }
+
     /// Whose connection or session is gone, one by one.
     pub(crate) fn take_gone(&mut self) -> Option<FiveTuple> {
         self.streams

@@ -18,8 +18,8 @@ use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
 use crate::turn::quota::Admitted;
 use crate::turn::route::{Landing, Landings, Standing};
 use crate::turn::{
-    AllocationId, ClientAddr, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, Via,
-    WorkerId,
+    AllocationId, ClientAddr, Environment, FiveTuple, ListenerId, RelayedAddr, SocketRefused, Tick,
+    Via, WorkerId,
 };
 
 /// A relay socket and whose it is.
@@ -54,6 +54,8 @@ pub(crate) struct Surroundings {
     options: SocketOptions,
     /// Notices whose mailbox was full.
     notices: Vec<(WorkerId, AllocationId)>,
+    /// Where each listener listens.
+    listening: HashMap<ListenerId, SocketAddr, foldhash::quality::RandomState>,
 }
 
 impl Surroundings {
@@ -70,6 +72,7 @@ impl Surroundings {
             relays: RelaySockets::default(),
             options,
             notices: Vec::new(),
+            listening: HashMap::default(),
         }
     }
 
@@ -79,6 +82,11 @@ impl Surroundings {
             Via::DIRECT => Some(client.expose()),
             via => self.shared.balancers.address(via),
         }
+    }
+
+    /// Notes where a listener listens.
+    pub(crate) fn listens(&mut self, listener: ListenerId, address: SocketAddr) {
+        self.listening.insert(listener, address);
     }
 
     /// Tries again to leave notices whose mailbox was full; false if some still wait.
@@ -257,6 +265,20 @@ impl Environment for Surroundings {
             .owners
             .of(&tuple)
             .filter(|owner| *owner != self.worker)
+    }
+
+    fn report_errors(&mut self, relayed: RelayedAddr) {
+        let slot = self.relays.by_relayed.get(&relayed).copied();
+        let relay = slot.and_then(|slot| self.relays.slots.get_mut(slot));
+        if let Some(relay) = relay
+            && let Err(error) = relay.socket.report_errors()
+        {
+            tracing::debug!(%error, "a relay socket does not report ICMP errors");
+        }
+    }
+
+    fn listening(&self, listener: ListenerId) -> Option<SocketAddr> {
+        self.listening.get(&listener).copied()
     }
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {

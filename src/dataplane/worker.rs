@@ -20,8 +20,10 @@ use crate::dataplane::shared::{Command, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::stream::{At, Worth};
 use crate::dataplane::surroundings::Surroundings;
-use crate::dataplane::sys::{self, Ecn, HEADROOM, Packet, RecvBatch, TAILROOM, UdpSocket, Waker};
-use crate::proto::MAX_STREAM_MESSAGE;
+use crate::dataplane::sys::{
+    self, Ecn, HEADROOM, IcmpError, Packet, RecvBatch, TAILROOM, UdpSocket, Waker,
+};
+use crate::proto::{Icmp, MAX_STREAM_MESSAGE};
 use crate::turn::stats::{Counters, DropReason};
 use crate::turn::{
     AllocationId, ClientAddr, Clock, FiveTuple, Forward, Handled, Head, ListenerId, PeerAddr,
@@ -36,6 +38,8 @@ const LARGEST: usize = MAX_STREAM_MESSAGE;
 const WORTH_LOOKING_AHEAD: usize = 4;
 /// Batches taken from one socket in one turn.
 pub(super) const BUDGET: usize = 4;
+/// ICMP errors taken from one socket in one turn.
+const ERRORS: usize = 16;
 const ZEROS: [u8; 4] = [0; 4];
 /// How long a worker sleeps while somebody may still hold what it withdrew.
 const RETIRE: Duration = Duration::from_millis(5);
@@ -79,6 +83,8 @@ pub(crate) struct Worker {
     /// When the batch that is being filled was begun.
     now: Tick,
     spare: Box<[u8]>,
+    /// Room for the ICMP errors of one socket.
+    errors: Vec<IcmpError>,
     mailbox: Receiver<Command>,
     waker: Waker,
     journal: Journal,
@@ -126,6 +132,7 @@ impl Worker {
             incoming: RecvBatch::new(BATCH, LARGEST),
             now: Tick::default(),
             spare: vec![0; HEADROOM + LARGEST + TAILROOM].into_boxed_slice(),
+            errors: Vec::with_capacity(ERRORS),
             mailbox: parts.mailbox,
             waker: parts.waker,
             journal: parts.journal,
@@ -135,6 +142,9 @@ impl Worker {
             worker.listen(ListenerId(place), socket)?;
         }
         worker.connected.watch(worker.server.environment())?;
+        for (listener, address) in worker.connected.listening() {
+            worker.server.environment_mut().listens(listener, address);
+        }
         Ok(worker)
     }
 
@@ -191,11 +201,15 @@ impl Worker {
         }
     }
 
-    fn turn(&mut self, ready: sys::Ready, clock: Clock) -> Course {
+    fn turn(&mut self, mut ready: sys::Ready, clock: Clock) -> Course {
         let mut course = Course::Run;
         self.begin_turn(clock);
-        for token in ready {
-            match Source::of(token) {
+        while let Some(token) = ready.next() {
+            let source = Source::of(token);
+            if ready.has_error() {
+                self.hear_errors(source, clock.now);
+            }
+            match source {
                 Source::Mailbox => course = self.read_mailbox(clock),
                 source @ (Source::Listener(_) | Source::Relay { .. }) => self.drain(source, clock),
                 Source::Acceptor(index) => self.accept(index, clock),
@@ -217,6 +231,8 @@ impl Worker {
     }
 
     fn listen(&mut self, id: ListenerId, socket: UdpSocket) -> io::Result<()> {
+        let address = socket.local_addr();
+        self.server.environment_mut().listens(id, address);
         let watched = match self.reads {
             Reads::Listeners => {
                 let house = self.server.environment();
@@ -324,6 +340,31 @@ impl Worker {
             now: self.now,
             ..turn
         }
+    }
+
+    /// ICMP errors at a relay socket; what is left is reported again.
+    fn hear_errors(&mut self, source: Source, now: Tick) {
+        let Source::Relay { slot, generation } = source else {
+            return;
+        };
+        let Some(relay) = self.server.environment().relay_at(slot, generation) else {
+            return;
+        };
+        let id = relay.id;
+        sys::receive_errors(&relay.socket, ERRORS, &mut self.errors);
+        let mut errors = std::mem::take(&mut self.errors);
+        for error in errors.drain(..) {
+            let icmp = Icmp {
+                kind: error.kind,
+                code: error.code,
+                data: error.info.to_be_bytes(),
+            };
+            let peer = PeerAddr::new(error.to);
+            if let Handled::Forward(forward) = self.server.handle_icmp(id, peer, icmp, now) {
+                self.forward(0, 0, forward, Ecn::NotEct);
+            }
+        }
+        self.errors = errors;
     }
 
     /// What was received goes on, and its slots are free.

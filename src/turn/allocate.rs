@@ -20,6 +20,7 @@ use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Reached, Relay
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::{EXPIRY_LEEWAY, Subject};
 use crate::turn::environment::{Environment, SocketRefused};
+use crate::turn::icmp::Told;
 use crate::turn::policy::PeerPolicy;
 use crate::turn::ports::{NoPort, Parity, PortWish, Token};
 use crate::turn::quota::Admitted;
@@ -132,6 +133,7 @@ impl<E: Environment> Server<E> {
                 policy,
                 standing,
                 reached: Reached::default(),
+                told: Told::default(),
                 armed: end,
             },
             now,
@@ -262,6 +264,9 @@ impl<E: Environment> Server<E> {
         };
         if has_socket {
             self.environment.open_socket(relayed, id)?;
+            if self.config.policy.opens_at_allocate() {
+                self.environment.report_errors(relayed);
+            }
         }
         Ok(Held {
             relayed,
@@ -441,7 +446,7 @@ impl Wanted {
 }
 
 /// A family nobody knows is not supported; a malformed attribute is a bad request.
-pub(crate) const fn family_reject(why: AttributeError) -> Reject {
+const fn family_reject(why: AttributeError) -> Reject {
     match why {
         AttributeError::UnknownFamily => Reject::FAMILY_NOT_SUPPORTED,
         AttributeError::BadLength | AttributeError::BadValue | AttributeError::NotUtf8 => {

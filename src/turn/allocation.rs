@@ -12,6 +12,7 @@ use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::turn::auth::{Expected, KnownKey, Owner};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::Subject;
+use crate::turn::icmp::Told;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
 use crate::turn::route::{
@@ -121,6 +122,7 @@ pub(crate) struct Allocation {
     pub(crate) relays: SmallVec<[Relay; 2]>,
     pub(crate) standing: Arc<Standing>,
     pub(crate) reached: Reached,
+    pub(crate) told: Told,
     /// The moment at which the server looks at it again.
     pub(crate) armed: Tick,
 }

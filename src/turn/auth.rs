@@ -9,7 +9,8 @@
 //! of an answer tells something only to who is at the 5-tuple of a living allocation, and knows.
 //!
 //! Two algorithms are offered for the key, so the nonce cookie's "Password algorithms" bit is set,
-//! and a client that was shown another list than ours (a bid-down) is refused.
+//! and a client that was shown another list than ours (a bid-down) is refused. "Username anonymity"
+//! is set where users are static alone; then USERHASH may stand for USERNAME.
 
 use std::net::IpAddr;
 
@@ -18,10 +19,10 @@ use subtle::ConstantTimeEq;
 
 use crate::proto::{
     Algorithm, AttributeType, Integrity, LongTermKey, Message, Nonce, PasswordAlgorithm,
-    PasswordAlgorithms, Realm, Username,
+    PasswordAlgorithms, Realm, Userhash, Username,
 };
 use crate::turn::clock::Clock;
-use crate::turn::credential::{self, Origin, Subject};
+use crate::turn::credential::{self, Credentials, Found, Origin, Subject};
 use crate::turn::server_config::ServerConfig;
 use crate::turn::stats::AuthFailure;
 
@@ -138,6 +139,38 @@ impl Signed {
     }
 }
 
+/// Who a request says that it is from.
+struct Claim<'a> {
+    username: &'a str,
+    /// False where nobody can be meant.
+    is_known: bool,
+    /// What had to be found out to know the name.
+    found: Option<Found<'a>>,
+}
+
+impl<'a> Claim<'a> {
+    /// RFC 8489 §9.2.4: either USERNAME or USERHASH. With both it would be unclear who is meant.
+    fn of(credentials: &'a Credentials, message: &Message<'a>) -> Option<Self> {
+        let username = message.find::<Username<'_>>();
+        match (username, message.find::<Userhash>()) {
+            (Some(Ok(Username(username))), None) => Some(Self {
+                username,
+                is_known: true,
+                found: None,
+            }),
+            (None, Some(Ok(Userhash(hash)))) => {
+                let by_hash = credentials.find_by_hash(&hash);
+                Some(Self {
+                    username: by_hash.username,
+                    is_known: by_hash.is_known,
+                    found: Some(by_hash.found),
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// RFC 8489 §9.2.4: the checks, in its order.
 pub(crate) fn authenticate(
     config: &ServerConfig,
@@ -153,8 +186,8 @@ pub(crate) fn authenticate(
     let Some(signed) = Signed::of(message) else {
         return Err(unvalidated(AuthFailure::Missing));
     };
-    let (Some(Ok(Username(username))), Some(Ok(Realm(realm))), Some(Ok(Nonce(nonce)))) = (
-        message.find::<Username<'_>>(),
+    let (Some(claim), Some(Ok(Realm(realm))), Some(Ok(Nonce(nonce)))) = (
+        Claim::of(&config.credentials, message),
         message.find::<Realm<'_>>(),
         message.find::<Nonce<'_>>(),
     ) else {
@@ -171,6 +204,11 @@ pub(crate) fn authenticate(
         return Err(refused(AuthFailure::Incomplete));
     };
 
+    let Claim {
+        username,
+        is_known,
+        found,
+    } = claim;
     let is_realm = realm == config.realm;
     let judge_nonce = |authenticated| {
         if fresh {
@@ -181,7 +219,8 @@ pub(crate) fn authenticate(
     };
     let is_comparable = |known: &KnownKey| is_realm && known.algorithm == algorithm;
     let as_expected = expected.filter(|expected| {
-        is_comparable(expected.known)
+        is_known
+            && is_comparable(expected.known)
             && expected.owner.is(&Owner::new(username))
             && signed.fits(message, &expected.known.key)
     });
@@ -196,7 +235,7 @@ pub(crate) fn authenticate(
         });
     }
 
-    let mut found = config.credentials.find(username);
+    let mut found = found.unwrap_or_else(|| config.credentials.find(username));
     let mut fitting = None;
     for candidate in found.candidates.by_ref() {
         let password = candidate.password.as_str();

@@ -1,14 +1,82 @@
-//! Binding (RFC 8489 §2): tells a client its own transport address, and nobody anything else.
+//! Binding (RFC 8489 §2): tells a client its own transport address, and nobody anything else. Each
+//! listener answers everybody, those with a credential, or nobody.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::proto::{Class, Full, Message, Method, Writer, XorMappedAddress};
-use crate::turn::address::FiveTuple;
+use crate::turn::address::{FiveTuple, Transport};
 use crate::turn::clock::Clock;
 use crate::turn::environment::Environment;
-use crate::turn::request::Reject;
+use crate::turn::request::{Reject, Request};
 use crate::turn::stats::DropReason;
 use crate::turn::{Handled, Server};
 
+/// What becomes of Binding requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BindingRequests {
+    /// Everybody's are answered.
+    #[default]
+    Open,
+    /// Those with a credential, as Allocate takes it, are answered.
+    Authenticated,
+    /// None is answered.
+    Off,
+}
+
+/// What becomes of Binding requests at each listener: what its address says, else what its
+/// transport says, else the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BindingRules {
+    /// Where nothing else is said.
+    pub default: BindingRequests,
+    /// By transport.
+    pub transports: BTreeMap<Transport, BindingRequests>,
+    /// By address; a wildcard stands for every address of its family that is not named itself.
+    pub listeners: BTreeMap<SocketAddr, BindingRequests>,
+}
+
+impl BindingRules {
+    /// What holds at a listener of `transport`, whose address is looked up only if it matters.
+    #[must_use]
+    pub fn at(
+        &self,
+        transport: Transport,
+        address: impl FnOnce() -> Option<SocketAddr>,
+    ) -> BindingRequests {
+        self.of_address(address)
+            .or_else(|| self.transports.get(&transport).copied())
+            .unwrap_or(self.default)
+    }
+
+    fn of_address(&self, address: impl FnOnce() -> Option<SocketAddr>) -> Option<BindingRequests> {
+        if self.listeners.is_empty() {
+            return None;
+        }
+        let address = address()?;
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let wildcard = SocketAddr::new(any, address.port());
+        let found = self.listeners.get(&address);
+        found.or_else(|| self.listeners.get(&wildcard)).copied()
+    }
+}
+
 impl<E: Environment> Server<E> {
+    /// What becomes of a Binding request on this 5-tuple.
+    pub(crate) fn binding_requests(&self, tuple: FiveTuple) -> BindingRequests {
+        let address = || self.environment.listening(tuple.listener);
+        self.config.binding.at(tuple.listener.transport(), address)
+    }
+
+    /// A Binding request with a credential: as [`handle_binding`](Self::handle_binding), signed.
+    pub(crate) fn answer_binding(&mut self, request: &Request<'_>) -> Result<(), Reject> {
+        let mapped = XorMappedAddress(request.tuple.client.expose());
+        self.succeed(request, |writer| writer.push(&mapped))
+    }
+
     /// Answers with XOR-MAPPED-ADDRESS and nothing else: 32 bytes, 44 on IPv6.
     pub(crate) fn handle_binding(
         &mut self,
@@ -34,5 +102,39 @@ impl<E: Environment> Server<E> {
         self.answer_len = len;
         self.counters.answered(Method::BINDING.name(), 0);
         Handled::Answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_decides_before_a_wildcard_and_that_before_the_transport() {
+        use BindingRequests::{Authenticated, Off, Open};
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let rules = BindingRules {
+            default: Authenticated,
+            transports: BTreeMap::from([(Transport::Udp, Off)]),
+            listeners: BTreeMap::from([
+                (at("192.0.2.1:3478"), Open),
+                (at("0.0.0.0:3478"), Authenticated),
+            ]),
+        };
+        for (transport, address, expected) in [
+            (Transport::Udp, "192.0.2.1:3478", Open),
+            (Transport::Tls, "192.0.2.1:3478", Open),
+            (Transport::Udp, "192.0.2.2:3478", Authenticated),
+            (Transport::Udp, "192.0.2.1:3479", Off),
+            (Transport::Udp, "[2001:db8::1]:3478", Off),
+            (Transport::Tcp, "[2001:db8::1]:3478", Authenticated),
+        ] {
+            let found = rules.at(transport, || Some(at(address)));
+            assert_eq!(found, expected, "{transport:?} {address}");
+        }
+        assert_eq!(rules.at(Transport::Udp, || None), Off);
+        let default = BindingRules::default();
+        let unasked = || unreachable!("no address decides");
+        assert_eq!(default.at(Transport::Udp, unasked), Open);
     }
 }

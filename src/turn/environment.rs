@@ -6,10 +6,10 @@
 //! pending state between question and answer could be lost, an outcome cannot. None of them is
 //! called for a packet of a live route.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::address::{FiveTuple, RelayedAddr, WorkerId};
+use super::address::{FiveTuple, ListenerId, RelayedAddr, WorkerId};
 use super::clock::Tick;
 use super::credential::Subject;
 use super::ports::{Drawn, NoPort, PortWish, Token};
@@ -65,6 +65,14 @@ pub trait Environment: Landings {
     fn disown(&mut self, tuple: FiveTuple);
     /// Which other worker owns it, on the path of a miss.
     fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId>;
+
+    /// Has the relay socket of `relayed` report ICMP errors; they may come after it is closed.
+    fn report_errors(&mut self, _relayed: RelayedAddr) {}
+
+    /// Where a listener listens, if that is known.
+    fn listening(&self, _listener: ListenerId) -> Option<SocketAddr> {
+        None
+    }
 
     /// Takes one reply to the unvalidated source `ip` off its budget.
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool;

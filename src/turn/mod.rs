@@ -4,7 +4,8 @@
 //!
 //! # Contract
 //! One worker owns one [`Server`]. Its inputs are [`Server::handle_client`] for what reaches a
-//! listener, [`Server::handle_peer`] for what reaches a relay socket, [`Server::handle_condemned`]
+//! listener, [`Server::handle_peer`] for what reaches a relay socket, [`Server::handle_icmp`] for
+//! errors that are reported there, [`Server::handle_condemned`]
 //! and [`Server::handle_timeout`]. Each says at once what is to be done, in a [`Handled`]; nothing
 //! is queued but [`Event`]s, which [`Server::poll_event`] hands out. [`Server::poll_timeout`] says
 //! when `handle_timeout` wants to be called. What the server needs from the house around it, it
@@ -28,12 +29,14 @@ pub mod credential;
 mod deadlines;
 mod environment;
 mod forward;
+mod icmp;
 mod nonce;
 mod outcome;
 pub mod policy;
 pub mod ports;
 mod pseudonym;
 pub mod quota;
+mod redirect;
 mod refresh;
 mod request;
 pub mod route;
@@ -58,11 +61,13 @@ pub(crate) use address::TupleKey;
 pub use address::{
     ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, Via, WorkerId,
 };
+pub use binding::{BindingRequests, BindingRules};
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
 pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};
 pub use outcome::{EndReason, Event, Forward, Fragmentation, Handled, Head, Target};
 pub use pseudonym::{Pseudonym, Pseudonymizer};
+pub use redirect::{Alternate, Redirect};
 pub use route::AllocationId;
 pub use server_config::{Bind, ServerConfig};
 
@@ -254,7 +259,7 @@ impl<E: Environment> Server<E> {
         self.answer.get(..self.answer_len).unwrap_or_default()
     }
 
-    /// The header of the datagram that was handled last, if its [`Forward`] says [`Head::Aside`].
+    /// The header of the datagram that was handled last, or all that tells of an error, if its [`Forward`] says [`Head::Aside`].
     #[must_use]
     pub fn head(&self) -> &[u8] {
         self.aside.bytes()

@@ -21,8 +21,27 @@ use zeroize::Zeroize;
 
 /// RFC 8489 §9.2: what a nonce begins with that carries security features.
 const COOKIE: &str = "obMatJos2";
-/// RFC 8489 §18.1: bit 0, counted from the left of 24, "Password algorithms"; base64 of `80 00 00`.
-const FEATURES: &str = "gAAA";
+
+/// RFC 8489 §18.1: the security features that a client is offered, as the nonce says them: 24 bits
+/// in base64, bit 0 on the left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Features(&'static str);
+
+impl Features {
+    /// Bit 0, "Password algorithms": `80 00 00`.
+    pub(crate) const ALGORITHMS: Self = Self("gAAA");
+    /// And bit 1, "Username anonymity": `c0 00 00`.
+    pub(crate) const ALGORITHMS_AND_ANONYMITY: Self = Self("wAAA");
+
+    /// What stands in front of a nonce's body, if this server says it at times. What it says now
+    /// may have changed since.
+    fn split(text: &str) -> Option<(Self, &str)> {
+        [Self::ALGORITHMS, Self::ALGORITHMS_AND_ANONYMITY]
+            .into_iter()
+            .find_map(|features| Some((features, text.strip_prefix(features.0)?)))
+    }
+}
+
 /// Seconds for which a nonce is good.
 pub const NONCE_LIFETIME: u64 = 3_600;
 /// Seconds by which another node of the fleet may be ahead of this one's clock.
@@ -30,7 +49,7 @@ const AHEAD: u64 = 60;
 const HASH_LEN: usize = 8;
 const BODY_LEN: usize = 4 + 3 + HASH_LEN;
 /// Characters in a nonce.
-pub const NONCE_LEN: usize = COOKIE.len() + FEATURES.len() + BODY_LEN / 3 * 4;
+pub const NONCE_LEN: usize = COOKIE.len() + Features::ALGORITHMS.0.len() + BODY_LEN / 3 * 4;
 
 /// The key nonces are made with: an HMAC that has taken it in, which is half the work of a short
 /// hash. It is wiped when it is dropped.
@@ -54,36 +73,40 @@ impl NonceKey {
     }
 
     /// Makes a nonce for `source`; `random` tells two of the same second apart.
-    pub(crate) fn make(&self, source: IpAddr, unix: u64, random: [u8; 3]) -> String {
+    pub(crate) fn make(
+        &self,
+        source: IpAddr,
+        unix: u64,
+        features: Features,
+        random: [u8; 3],
+    ) -> String {
         let mut body = [0; BODY_LEN];
         body[..4].copy_from_slice(&seconds(unix));
         body[4..7].copy_from_slice(&random);
-        let hash = self.hash(source, &body[..7]);
+        let hash = self.hash(source, features, &body[..7]);
         body[7..].copy_from_slice(&hash);
-        format!("{COOKIE}{FEATURES}{}", URL_SAFE_NO_PAD.encode(body))
+        format!("{COOKIE}{}{}", features.0, URL_SAFE_NO_PAD.encode(body))
     }
 
     /// Whether `nonce` was made for `source` and is not too old.
     pub(crate) fn is_fresh(&self, nonce: &str, source: IpAddr, unix: u64) -> bool {
-        let Some(text) = nonce
-            .strip_prefix(COOKIE)
-            .and_then(|rest| rest.strip_prefix(FEATURES))
-        else {
+        let Some((features, text)) = nonce.strip_prefix(COOKIE).and_then(Features::split) else {
             return false;
         };
         let mut body = [0; BODY_LEN];
         if URL_SAFE_NO_PAD.decode_slice(text, &mut body) != Ok(BODY_LEN) {
             return false;
         }
-        let hash = self.hash(source, &body[..7]);
+        let hash = self.hash(source, features, &body[..7]);
         let made = u64::from(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
         bool::from(hash.ct_eq(&body[7..]))
             && made <= unix.saturating_add(AHEAD)
             && unix.saturating_sub(made) < NONCE_LIFETIME
     }
 
-    fn hash(&self, source: IpAddr, body: &[u8]) -> [u8; HASH_LEN] {
+    fn hash(&self, source: IpAddr, features: Features, body: &[u8]) -> [u8; HASH_LEN] {
         let mut mac = self.0.clone();
+        mac.update(features.0.as_bytes());
         mac.update(body);
         match source {
             IpAddr::V4(ip) => mac.update(&ip.octets()),
@@ -109,7 +132,7 @@ mod tests {
     fn made() -> (NonceKey, String, IpAddr) {
         let key = NonceKey::new([9; 32]);
         let source = IpAddr::from([192, 0, 2, 1]);
-        let nonce = key.make(source, NOW, [1, 2, 3]);
+        let nonce = key.make(source, NOW, Features::ALGORITHMS, [1, 2, 3]);
         (key, nonce, source)
     }
 
@@ -140,11 +163,29 @@ mod tests {
         }
     }
 
+    /// T22: what a client is told of this server it must echo as it was told.
+    #[test]
+    fn a_nonce_with_altered_security_features_is_not_fresh() {
+        let (key, nonce, source) = made();
+        let features = Features::ALGORITHMS_AND_ANONYMITY;
+        let anonymous = key.make(source, NOW, features, [1, 2, 3]);
+        assert_eq!(anonymous.len(), NONCE_LEN);
+        assert!(key.is_fresh(&anonymous, source, NOW));
+        for altered in [
+            nonce.replacen("gAAA", "wAAA", 1),
+            nonce.replacen("gAAA", "AAAA", 1),
+            anonymous.replacen("wAAA", "gAAA", 1),
+            anonymous.replacen("wAAA", "QAAA", 1),
+        ] {
+            assert!(!key.is_fresh(&altered, source, NOW), "{altered}");
+        }
+    }
+
     #[test]
     fn an_ipv6_nonce_holds_for_the_subscribers_network() {
         let key = NonceKey::new([9; 32]);
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let nonce = key.make(ip("2001:db8:1:2::3"), NOW, [0; 3]);
+        let nonce = key.make(ip("2001:db8:1:2::3"), NOW, Features::ALGORITHMS, [0; 3]);
         assert!(key.is_fresh(&nonce, ip("2001:db8:1:2:ffff::1"), NOW));
         assert!(!key.is_fresh(&nonce, ip("2001:db8:1:3::3"), NOW));
     }
@@ -153,6 +194,7 @@ mod tests {
     #[test]
     fn two_nonces_of_one_second_differ() {
         let (key, nonce, source) = made();
-        assert_ne!(nonce, key.make(source, NOW, [1, 2, 4]));
+        let other = key.make(source, NOW, Features::ALGORITHMS, [1, 2, 4]);
+        assert_ne!(nonce, other);
     }
 }

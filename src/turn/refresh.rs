@@ -1,7 +1,7 @@
 //! Refresh (RFC 8656 §8.2): moves the end of an allocation, or ends it.
 
-use crate::proto::{AddressFamily, Lifetime, RequestedAddressFamily};
-use crate::turn::allocate::{family_reject, seconds_left};
+use crate::proto::{AddressFamily, AttributeError, Lifetime, RequestedAddressFamily};
+use crate::turn::allocate::seconds_left;
 use crate::turn::environment::Environment;
 use crate::turn::request::{Reject, Request};
 use crate::turn::{EndReason, Server};
@@ -17,7 +17,9 @@ impl<E: Environment> Server<E> {
         let family = match request.message.find::<RequestedAddressFamily>() {
             None => None,
             Some(Ok(RequestedAddressFamily(family))) => Some(family),
-            Some(Err(why)) => return Err(family_reject(why)),
+            // RFC 8656 §8.2: no allocation is of a family that nobody knows.
+            Some(Err(AttributeError::UnknownFamily)) => return Err(Reject::PEER_FAMILY),
+            Some(Err(_)) => return Err(Reject::BAD_REQUEST),
         };
         let Some(allocation) = self.table.by_tuple(&request.tuple) else {
             return Err(Reject::ALLOCATION_MISMATCH);

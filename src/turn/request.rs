@@ -8,14 +8,17 @@ use crate::proto::{
 use crate::turn::address::FiveTuple;
 use crate::turn::allocation::Allocation;
 use crate::turn::auth::{Authenticated, OFFERED, Signature, Source, Unauthenticated, authenticate};
+use crate::turn::binding::BindingRequests;
 use crate::turn::clock::{Clock, Tick};
 use crate::turn::environment::Environment;
+use crate::turn::nonce::Features;
 use crate::turn::stats::{AuthFailure, DropReason};
 use crate::turn::{EndReason, Handled, Server};
 
 /// The comprehension-required attributes that a request may carry.
 const KNOWN: &[AttributeType] = &[
     AttributeType::USERNAME,
+    AttributeType::USERHASH,
     AttributeType::MESSAGE_INTEGRITY,
     AttributeType::MESSAGE_INTEGRITY_SHA256,
     AttributeType::REALM,
@@ -43,6 +46,7 @@ pub(crate) struct Reject {
 }
 
 impl Reject {
+    pub(crate) const TRY_ALTERNATE: Self = Self::new(300, "Try Alternate");
     pub(crate) const BAD_REQUEST: Self = Self::new(400, "Bad Request");
     pub(crate) const UNAUTHENTICATED: Self = Self::new(401, "Unauthorized");
     pub(crate) const FORBIDDEN: Self = Self::new(403, "Forbidden");
@@ -85,7 +89,11 @@ impl<E: Environment> Server<E> {
             return self.drop(DropReason::Fingerprint);
         }
         match (message.class(), message.method()) {
-            (Class::Request, Method::BINDING) => self.handle_binding(tuple, message, clock),
+            (Class::Request, Method::BINDING) => match self.binding_requests(tuple) {
+                BindingRequests::Open => self.handle_binding(tuple, message, clock),
+                BindingRequests::Authenticated => self.handle_authenticated(tuple, message, clock),
+                BindingRequests::Off => self.drop(DropReason::BindingOff),
+            },
             // RFC 8489 §6.3.2: a Binding indication keeps a NAT mapping alive and has no answer.
             (Class::Indication, Method::BINDING) => Handled::Consumed,
             (
@@ -170,7 +178,11 @@ impl<E: Environment> Server<E> {
         if Self::has_unknown(&request.message) {
             return Err(Reject::UNKNOWN_ATTRIBUTE);
         }
+        if self.is_redirected(request.tuple, &request.message) {
+            return Err(Reject::TRY_ALTERNATE);
+        }
         match method {
+            Method::BINDING => self.answer_binding(request),
             Method::ALLOCATE => self.allocate(request),
             Method::REFRESH => self.refresh(request),
             Method::CREATE_PERMISSION => self.create_permission(request),
@@ -214,6 +226,9 @@ impl<E: Environment> Server<E> {
             return self.send_challenge(request.tuple, &request.message, reject, request.clock);
         }
         let signed = Some((&request.auth.key, request.auth.signature));
+        if reject == Reject::TRY_ALTERNATE {
+            return self.redirect(request.tuple, &request.message, signed);
+        }
         self.write_error(&request.message, reject, signed)
     }
 
@@ -228,6 +243,9 @@ impl<E: Environment> Server<E> {
         self.counters.auth_failed(refused.failure);
         if refused.source == Source::Unvalidated && !self.may_answer(tuple, clock) {
             return self.drop(DropReason::Unvalidated);
+        }
+        if refused.failure == AuthFailure::Missing && self.is_redirected(tuple, message) {
+            return self.redirect(tuple, message, None);
         }
         match refused.failure {
             AuthFailure::Incomplete => self.write_error(message, Reject::BAD_REQUEST, None),
@@ -261,10 +279,16 @@ impl<E: Environment> Server<E> {
         clock: Clock,
     ) -> Handled {
         let random = self.random_bytes();
+        let features = if self.config.credentials.knows_userhashes() {
+            Features::ALGORITHMS_AND_ANONYMITY
+        } else {
+            Features::ALGORITHMS
+        };
+        let source = tuple.client.expose().ip();
         let nonce = self
             .config
             .nonce_key
-            .make(tuple.client.expose().ip(), clock.unix, random);
+            .make(source, clock.unix, features, random);
         let realm = self.config.realm.as_str();
         let reason = if realm.len() <= LONGEST_REALM_WITH_REASON {
             reject.reason
@@ -319,7 +343,7 @@ impl<E: Environment> Server<E> {
         self.answered(method, reject, written)
     }
 
-    fn answered(
+    pub(crate) fn answered(
         &mut self,
         method: Method,
         reject: Reject,
@@ -340,7 +364,11 @@ impl<E: Environment> Server<E> {
     }
 }
 
-fn sign(writer: &mut Writer<'_>, key: &LongTermKey, signature: Signature) -> Result<(), Full> {
+pub(crate) fn sign(
+    writer: &mut Writer<'_>,
+    key: &LongTermKey,
+    signature: Signature,
+) -> Result<(), Full> {
     match signature {
         Signature::Sha1 => writer.integrity(key),
         Signature::Sha256 => writer.integrity_sha256(key),

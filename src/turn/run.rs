@@ -10,8 +10,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::proto::{
-    CHANNEL_DATA_HEADROOM, DATA_INDICATION_HEADROOM, Full, TransactionId, data_indication_headroom,
-    frame_channel_data, frame_data_indication, write_channel_data_head, write_data_indication_head,
+    CHANNEL_DATA_HEADROOM, Class, Full, Icmp, Method, TransactionId, Writer, XorPeerAddress,
+    data_indication_headroom, frame_channel_data, frame_data_indication, write_channel_data_head,
+    write_data_indication_head,
 };
 use crate::turn::address::FiveTuple;
 use crate::turn::allocation::Allocation;
@@ -195,17 +196,20 @@ impl Way {
     }
 }
 
-/// A header that found no room in front of its payload.
+/// The longest that lies aside: a Data indication with ICMP, about an IPv6 peer.
+const ASIDE: usize = 56;
+
+/// A header that found no room in front of its payload, or a message that has none.
 #[derive(Debug)]
 pub(crate) struct Aside {
-    bytes: [u8; DATA_INDICATION_HEADROOM],
+    bytes: [u8; ASIDE],
     len: usize,
 }
 
 impl Default for Aside {
     fn default() -> Self {
         Self {
-            bytes: [0; DATA_INDICATION_HEADROOM],
+            bytes: [0; ASIDE],
             len: 0,
         }
     }
@@ -215,6 +219,20 @@ impl Aside {
     /// The header that was written last.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// RFC 8656 §11.5: a Data indication without DATA.
+    pub(crate) fn write_icmp(
+        &mut self,
+        peer: SocketAddr,
+        error: Icmp,
+        id: TransactionId,
+    ) -> Result<(), Full> {
+        let mut writer = Writer::new(&mut self.bytes, Class::Indication, Method::DATA, id)?;
+        writer.push(&XorPeerAddress(peer))?;
+        writer.push(&error)?;
+        self.len = writer.finish();
+        Ok(())
     }
 
     fn write(

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use crate::proto::ChannelRange;
+use crate::turn::binding::BindingRules;
 use crate::turn::credential::Credentials;
 use crate::turn::nonce::NonceKey;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
+use crate::turn::redirect::Alternate;
 
 /// When a relayed address gets a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,4 +44,11 @@ pub struct ServerConfig {
     pub strict: bool,
     /// Allocations per user; 0 is no limit.
     pub user_allocations: u32,
+    /// What becomes of Binding requests.
+    pub binding: BindingRules,
+    /// Other servers, and when clients are sent there.
+    pub alternate: Alternate,
+    /// Whether this server is being emptied: allocations live on, and new ones are for the
+    /// alternate servers if there are any. Nothing in the daemon sets it yet.
+    pub draining: bool,
 }

@@ -88,6 +88,8 @@ labels! {
         Unexpected => "unexpected",
         /// A method this server does not know.
         UnknownMethod => "unknown_method",
+        /// A Binding request where Binding is off.
+        BindingOff => "binding_off",
         /// A source that no client has: port 0, broadcast, multicast, or this server itself.
         BadSource => "bad_source",
         /// An unvalidated source over its cap of replies.
@@ -118,6 +120,9 @@ labels! {
         ByKernel => "by_kernel",
         /// A relay socket's datagram whose allocation is gone.
         NoRelay => "no_relay",
+        /// An ICMP error that no client is told of: about a hidden peer or one without a
+        /// permission, of a type that says nothing of a datagram, or one too many.
+        Icmp => "icmp",
         /// The kernel refused the send, or its buffer was full.
         SendRefused => "send_refused",
         /// The ring to another worker was full.
@@ -221,7 +226,7 @@ impl Meters {
 
 /// A response code, as the metrics count them: the class's own 0 for success.
 const CODES: &[u16] = &[
-    0, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508,
+    0, 300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508,
 ];
 const METHODS: &[&str] = &[
     "binding",

@@ -11,12 +11,16 @@
 #[path = "../loopback/mod.rs"]
 mod loopback;
 
+mod binding;
 mod bursts;
 mod deadlines;
 mod descriptors;
+mod errors;
+mod families;
 mod hairpin;
 mod headers;
 mod misdirected;
+mod network;
 mod relay;
 mod siege;
 mod sockets;

@@ -14,7 +14,7 @@ use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, 
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
-use taciturn::turn::{Bind, NonceKey, ServerConfig, Transport};
+use taciturn::turn::{Alternate, Bind, BindingRules, NonceKey, ServerConfig, Transport};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Credential};
@@ -44,6 +44,7 @@ pub(crate) struct Setup {
     /// Whether TCP and TLS share a port.
     pub(crate) one_port: bool,
     pub(crate) trusted: Vec<&'static str>,
+    pub(crate) binding: BindingRules,
 }
 
 impl Setup {
@@ -64,6 +65,7 @@ impl Setup {
             fleet: Vec::new(),
             allow: Vec::new(),
             strict: false,
+            binding: BindingRules::default(),
             stream_workers: 0,
             one_port: false,
             trusted: Vec::new(),
@@ -164,6 +166,9 @@ impl Setup {
             session_max: Duration::from_secs(86_400),
             strict: self.strict,
             user_allocations: 0,
+            binding: self.binding.clone(),
+            alternate: Alternate::default(),
+            draining: false,
         })
     }
 }
@@ -291,6 +296,12 @@ impl Plane {
 }
 
 impl Plane {
+    /// Tells the workers other rules.
+    pub(crate) fn reconfigure(&self, setup: &Setup) {
+        let relays = [setup.v4, setup.v6];
+        self.handle.reconfigure(&setup.server(&relays));
+    }
+
     /// Ends every allocation and every worker.
     pub(crate) fn stop(&mut self) {
         if let Some(dataplane) = self.dataplane.take() {

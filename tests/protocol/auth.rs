@@ -2,7 +2,7 @@
 
 use taciturn::proto::{
     Algorithm, AttributeType, Lifetime, Method, Nonce, PasswordAlgorithms, Realm,
-    RequestedTransport, Username, XorPeerAddress,
+    RequestedTransport, UnknownAttributes, Username, XorPeerAddress,
 };
 use taciturn::turn::NONCE_LIFETIME;
 use taciturn::turn::stats::AuthFailure;
@@ -432,6 +432,39 @@ fn a_truncated_sha256_signature_is_unauthorized() {
         let answer = world.send(&alice, &request).answer();
         assert_eq!(answer.code(), code, "{len} bytes");
     }
+}
+
+/// T24: of RFC 7635 there is nothing here, so that a token is an attribute that nobody knows,
+/// however it is made up.
+#[test]
+fn an_access_token_is_an_unknown_attribute() {
+    let mut world = World::new();
+    let mut alice = world.client("alice", ALICE);
+    let tokens: [&[u8]; 5] = [
+        &[],
+        &[0xFF, 0xFF],
+        // A nonce length beyond the token, beyond its own field, and none.
+        &[&[0xFF, 0xFF], [0xAA; 64].as_slice()].concat(),
+        &[&[0, 12], [0xAA; 64].as_slice()].concat(),
+        &[0xAA; 1_000],
+    ];
+    for token in tokens {
+        let unsigned = alice.build(Method::ALLOCATE).raw_number(0x001B, token);
+        let challenge = world.send(&alice, &unsigned.bytes()).answer();
+        assert_eq!(challenge.code(), 401);
+        // THIRD-PARTY-AUTHORIZATION would offer it.
+        let offers = |raw: taciturn::proto::RawAttribute<'_>| raw.kind.value() == 0x802E;
+        assert!(!challenge.message().attributes().any(offers));
+        let answer = alice.allocate_with(&mut world, |r| r.raw_number(0x001B, token));
+        assert_eq!(answer.code(), 420);
+        assert!(alice.has_signed(&answer));
+        let unknown = answer.find::<UnknownAttributes<'_>>().unwrap();
+        let unknown: Vec<u16> = unknown.iter().map(AttributeType::value).collect();
+        assert_eq!(unknown, [0x001B]);
+        let binding = alice.build(Method::BINDING).raw_number(0x001B, token);
+        assert_eq!(world.send(&alice, &binding.bytes()).answer().code(), 420);
+    }
+    assert_eq!(world.allocations(), 0);
 }
 
 /// T23

@@ -1,8 +1,8 @@
 //! IPv4, IPv6, and allocations with both (RFC 8656 §7.2, RFC 6156).
 
 use taciturn::proto::{
-    AdditionalAddressFamily, AddressFamily, EvenPort, Lifetime, Method, RequestedAddressFamily,
-    Reserve,
+    AdditionalAddressFamily, AddressFamily, AttributeType, EvenPort, Lifetime, Method,
+    RequestedAddressFamily, Reserve,
 };
 use taciturn::turn::stats::DropReason;
 
@@ -13,6 +13,7 @@ use crate::world::servers::{RELAY_V4, RELAY_V6, Setup, World, at, ip};
 
 const V4: RequestedAddressFamily = RequestedAddressFamily(AddressFamily::V4);
 const V6: RequestedAddressFamily = RequestedAddressFamily(AddressFamily::V6);
+const V4_TYPE: AttributeType = AttributeType::REQUESTED_ADDRESS_FAMILY;
 const AND_V6: AdditionalAddressFamily = AdditionalAddressFamily(AddressFamily::V6);
 
 fn dual(client: &mut Client, world: &mut World) -> Answer {
@@ -157,6 +158,44 @@ fn a_peer_of_a_family_without_relayed_address_is_a_mismatch() {
 
     let refreshed = alice.request(&mut world, Method::REFRESH, |r| r.with(&V6));
     assert_eq!(refreshed.code(), 443);
+}
+
+/// RFC 8656 §8.2: a family that nobody knows is none of the allocation's either.
+#[test]
+fn a_refresh_of_a_family_that_the_allocation_lacks_is_a_mismatch_and_changes_nothing() {
+    for asked in [None, Some(0), Some(3_600)] {
+        let mut world = World::new();
+        let mut alice = world.client("alice", ALICE);
+        alice.allocate(&mut world);
+        for family in [2, 3, 0] {
+            let refreshed = alice.request(&mut world, Method::REFRESH, |r| {
+                let r = r.raw(V4_TYPE, &[family, 0, 0, 0]);
+                match asked {
+                    Some(seconds) => r.with(&Lifetime(seconds)),
+                    None => r,
+                }
+            });
+            assert_eq!(refreshed.code(), 443, "{family}");
+        }
+        world.advance(599);
+        assert_eq!(world.allocations(), 1);
+        world.advance(1);
+        assert_eq!(world.allocations(), 0);
+    }
+}
+
+/// RFC 8656 §8.2: without a family both are refreshed, and both are given up.
+#[test]
+fn a_refresh_without_a_family_is_for_both() {
+    let mut world = World::new();
+    let mut alice = world.client("alice", ALICE);
+    alice.allocate_dual(&mut world);
+    world.advance(300);
+    assert_eq!(alice.refresh(&mut world, None).lifetime(), Some(600));
+    world.advance(599);
+    assert_eq!(world.servers[0].relayed().count(), 2);
+    assert_eq!(alice.refresh(&mut world, Some(0)).lifetime(), Some(0));
+    assert_eq!(world.allocations(), 0);
 }
 
 #[test]

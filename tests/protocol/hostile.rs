@@ -165,7 +165,7 @@ fn signed_nonsense_does_no_harm() {
             call.alice.refresh(&mut call.world, Some(3_600));
         }
     }
-    for code in [0, 400, 420, 437, 440] {
+    for code in [0, 400, 420, 437, 443] {
         assert!(codes.contains(&code), "{code} is not among {codes:?}");
     }
     mallory.refresh(&mut call.world, Some(0));

@@ -5,12 +5,15 @@
 mod world;
 
 mod allocate;
+mod anonymity;
 mod auth;
+mod binding;
 mod channel;
 mod expiry;
 mod families;
 mod hairpin;
 mod hostile;
+mod icmp;
 mod naming;
 mod nat;
 mod permission;
@@ -18,6 +21,7 @@ mod policy;
 mod ports;
 mod privacy;
 mod quota;
+mod redirect;
 mod refresh;
 mod reload;
 mod run;

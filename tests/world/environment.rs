@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use taciturn::turn::quota::{Admitted, Users};
 use taciturn::turn::route::{Landing, Landings, Standing};
 use taciturn::turn::unvalidated::{Rate, Unvalidated};
 use taciturn::turn::{
-    AllocationId, Environment, FiveTuple, Forward, Head, RelayedAddr, Server, SocketRefused, Tick,
-    WorkerId,
+    AllocationId, Environment, FiveTuple, Forward, Head, ListenerId, RelayedAddr, Server,
+    SocketRefused, Tick, WorkerId,
 };
 
 /// The tables that all workers share.
@@ -27,6 +27,8 @@ pub struct House {
     pub landings: HashMap<RelayedAddr, Arc<Landing>>,
     pub sockets: HashMap<RelayedAddr, AllocationId>,
     pub owners: HashMap<FiveTuple, WorkerId>,
+    /// Where clients reach it, by the listeners' places.
+    pub listeners: Vec<SocketAddr>,
     pub condemned: Vec<(WorkerId, AllocationId)>,
     pub ports: PortPool,
     pub users: Users,
@@ -51,6 +53,7 @@ impl House {
             landings: HashMap::new(),
             sockets: HashMap::new(),
             owners: HashMap::new(),
+            listeners: Vec::new(),
             condemned: Vec::new(),
             ports: PortPool::new(addresses, ports, Duration::from_secs(60), rng),
             users: Users::default(),
@@ -145,6 +148,11 @@ impl Environment for Room {
     fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId> {
         let owner = self.house.borrow().owners.get(&tuple).copied();
         owner.filter(|owner| *owner != self.worker)
+    }
+
+    fn listening(&self, listener: ListenerId) -> Option<SocketAddr> {
+        let house = self.house.borrow();
+        house.listeners.get(usize::from(listener.place())).copied()
     }
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {

@@ -10,7 +10,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use taciturn::proto::{
     AddressErrorCode, Algorithm, Attribute, AttributeType, ChannelData, Class, Data, ErrorCode,
-    HEADER_LEN, Lifetime, Message, Method, Nonce, PasswordAlgorithm, Realm, ReservationToken,
+    HEADER_LEN, Icmp, Lifetime, Message, Method, Nonce, PasswordAlgorithm, Realm, ReservationToken,
     TransactionId, Writer, XorMappedAddress, XorPeerAddress, XorRelayedAddress,
 };
 
@@ -238,6 +238,8 @@ pub enum Received {
     Channel(u16, Vec<u8>),
     /// A Data indication with XOR-PEER-ADDRESS.
     Data(SocketAddr, Vec<u8>),
+    /// A Data indication with XOR-PEER-ADDRESS and ICMP in the place of DATA.
+    Icmp(SocketAddr, Icmp),
 }
 
 impl Received {
@@ -252,6 +254,10 @@ impl Received {
         assert_eq!(message.class(), Class::Indication);
         assert_eq!(message.method(), Method::DATA);
         let peer = message.find::<XorPeerAddress>().unwrap().unwrap().0;
+        if let Some(error) = message.find::<Icmp>() {
+            assert!(!message.has(AttributeType::DATA), "an error with data");
+            return Self::Icmp(peer, error.unwrap());
+        }
         let data = message.find::<Data<'_>>().unwrap().unwrap().0;
         Self::Data(peer, data.to_vec())
     }
@@ -259,6 +265,7 @@ impl Received {
     pub fn payload(&self) -> &[u8] {
         match self {
             Self::Channel(_, payload) | Self::Data(_, payload) => payload,
+            Self::Icmp(..) => &[],
         }
     }
 }

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use taciturn::proto::{ChannelRange, DATA_INDICATION_HEADROOM};
+use taciturn::proto::{ChannelRange, DATA_INDICATION_HEADROOM, Icmp};
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, Subject, mint};
 use taciturn::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
-    AllocationId, Bind, Clock, Event, FiveTuple, Fragmentation, Handled, NonceKey, PeerAddr,
-    RelayedAddr, Server, ServerConfig, Target, Tick, WorkerId,
+    AllocationId, Alternate, Bind, BindingRules, Clock, Event, FiveTuple, Fragmentation, Handled,
+    NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig, Target, Tick, WorkerId,
 };
 use zeroize::Zeroizing;
 
@@ -47,6 +47,7 @@ pub const CREDENTIAL_LIFE: u64 = 86_400;
 pub struct Setup {
     pub realm: String,
     pub secrets: Vec<&'static str>,
+    pub users: Vec<(&'static str, &'static str)>,
     pub channels: ChannelRange,
     pub policy: PeerPolicy,
     pub bind: Bind,
@@ -63,6 +64,9 @@ pub struct Setup {
     pub user_allocations: u32,
     pub workers: u16,
     pub unvalidated: Rate,
+    pub binding: BindingRules,
+    pub alternate: Alternate,
+    pub draining: bool,
     pub seed: u64,
 }
 
@@ -71,6 +75,7 @@ impl Default for Setup {
         Self {
             realm: REALM.to_owned(),
             secrets: SECRETS.to_vec(),
+            users: vec![STATIC_USER],
             channels: ChannelRange::Rfc8656,
             policy: PeerPolicy::Relay,
             bind: Bind::Auto,
@@ -89,6 +94,9 @@ impl Default for Setup {
                 per_second: 50,
                 burst: 200,
             },
+            binding: BindingRules::default(),
+            alternate: Alternate::default(),
+            draining: false,
             seed: 1,
         }
     }
@@ -111,10 +119,10 @@ impl Setup {
             .map(|(n, secret)| Secret::new(format!("secret {n}"), *secret));
         let ring = SecretsRing::new(ring.collect());
         let mut users = StaticUsers::default();
-        let (name, password) = STATIC_USER;
-        users
-            .add(name, Zeroizing::new(password.to_owned()))
-            .unwrap();
+        for (name, password) in &self.users {
+            let password = Zeroizing::new((*password).to_owned());
+            users.add(name, password).unwrap();
+        }
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let judge = PeerJudge::new(PeerRules {
             relay: RelayRange {
@@ -136,7 +144,7 @@ impl Setup {
         Arc::new(ServerConfig {
             realm: self.realm.clone(),
             channels: self.channels,
-            credentials: Credentials::new(ring, users, [7; 32]),
+            credentials: Credentials::new(ring, users, [7; 32]).with_userhashes(&self.realm),
             nonce_key: NonceKey::new([9; 32]),
             policy: self.policy.clone(),
             judge,
@@ -145,12 +153,16 @@ impl Setup {
             session_max: Duration::from_secs(self.session_max),
             strict: self.strict,
             user_allocations: self.user_allocations,
+            binding: self.binding.clone(),
+            alternate: self.alternate.clone(),
+            draining: self.draining,
         })
     }
 
     pub fn world(self) -> World {
         let config = self.config();
         let house = House::new(&self.relays, &self.ports, self.unvalidated, self.seed);
+        house.borrow_mut().listeners = [LISTENER_V4, LISTENER_V6].map(at).to_vec();
         let servers = (0..self.workers)
             .map(|worker| {
                 let room = Room {
@@ -309,6 +321,15 @@ impl World {
         let source = PeerAddr::new(source);
         let handled = server.handle_peer(id, source, &mut self.buf, range, self.clock.now);
         self.finish(worker, handled)
+    }
+
+    /// An ICMP error reaches the relay socket of `relayed`, about what was sent to `peer`.
+    #[track_caller]
+    pub fn receive_icmp(&mut self, relayed: SocketAddr, peer: &str, error: Icmp) -> Outcome {
+        let id = self.house.borrow().sockets[&RelayedAddr::new(relayed)];
+        let handled =
+            self.servers[0].handle_icmp(id, PeerAddr::new(at(peer)), error, self.clock.now);
+        self.finish(WorkerId(0), handled)
     }
 
     /// Puts `bytes` between exactly as much room as the contract asks for, none of it zero.

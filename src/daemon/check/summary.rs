@@ -10,11 +10,11 @@ use humantime::format_duration;
 use super::facts::Facts;
 use super::warnings::stream_workers;
 use super::{Line, opens_relay_sockets, relayed_addresses};
-use crate::config::{Auth, Channels, LogFormat, Peers, Policy, Settings};
+use crate::config::{Alternate, Auth, Channels, LogFormat, Peers, Policy, Settings};
 use crate::daemon::reached;
 use crate::dataplane::RelayAddress;
 use crate::dataplane::tls::Certificate;
-use crate::turn::Transport;
+use crate::turn::{BindingRequests, BindingRules, Redirect, Transport};
 
 /// The lines, in the order of a packet's way and then of an operator's interest.
 pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) -> Vec<Line> {
@@ -48,6 +48,12 @@ pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) ->
     if settings.compat.channels == Channels::Rfc5766 {
         let text = "channels 0x4000 to 0x7FFE of RFC 5766, for old clients";
         lines.push(("Compatibility", text.to_owned()));
+    }
+    if settings.features.binding != BindingRules::default() {
+        lines.push(("Binding", binding(&settings.features.binding)));
+    }
+    if !settings.alternate.servers.is_empty() {
+        lines.push(("Redirects", redirects(&settings.alternate)));
     }
     lines.push(("Keys", keys(settings)));
     lines.push(("Workers", workers(settings, facts)));
@@ -152,6 +158,28 @@ pub(crate) fn policy(policy: &Policy) -> String {
 fn list(items: &[impl ToString]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(", ")
+}
+
+fn binding(rules: &BindingRules) -> String {
+    let said = |requests| match requests {
+        BindingRequests::Open => "answered to everybody",
+        BindingRequests::Authenticated => "answered to who has a credential",
+        BindingRequests::Off => "not answered",
+    };
+    let transports = rules.transports.iter();
+    let transports = transports.map(|(t, r)| (t.label().to_ascii_uppercase(), *r));
+    let listeners = rules.listeners.iter().map(|(l, r)| (l.to_string(), *r));
+    let each = transports.chain(listeners);
+    let each = each.map(|(place, requests)| format!("; {} on {place}", said(requests)));
+    said(rules.default).to_owned() + &each.collect::<String>()
+}
+
+fn redirects(alternate: &Alternate) -> String {
+    let when = match alternate.redirect {
+        Redirect::Draining => "while this server is being emptied",
+        Redirect::Always => "always",
+    };
+    format!("new allocations to {}, {when}", list(&alternate.servers))
 }
 
 fn credentials(auth: &Auth) -> String {
@@ -372,6 +400,30 @@ mod tests {
         let line = "2 secrets: \"new\", \"old\"; 1 static user";
         assert!(text.contains(line), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_answered_here_is_said() {
+        let silent = text(&[]);
+        assert!(!silent.contains("Binding:") && !silent.contains("Redirects:"));
+        let text = text(&[
+            (
+                "TACITURN_FEATURES__BINDING",
+                "{ default = \"authenticated\", udp = \"off\", \"[::]:3478\" = \"open\" }",
+            ),
+            (
+                "TACITURN_ALTERNATE__SERVERS",
+                "203.0.113.8:3478, [2001:db8::8]:3478",
+            ),
+        ]);
+        for line in [
+            "Binding: answered to who has a credential; not answered on UDP; answered to everybody \
+             on [::]:3478",
+            "Redirects: new allocations to 203.0.113.8:3478, [2001:db8::8]:3478, while this server \
+             is being emptied",
+        ] {
+            assert!(text.contains(line), "{line} is not in:\n{text}");
+        }
     }
 
     #[test]

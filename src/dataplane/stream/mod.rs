@@ -162,6 +162,15 @@ impl Streams {
         !self.rules.trusted.is_empty() && proxy::trusts(&self.rules.trusted, source)
     }
 
+    /// Where the listeners of this worker listen, whichever of the two is spoken there.
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (ListenerId, SocketAddr)> + '_ {
+        self.acceptors.iter().flat_map(|acceptor| {
+            let address = acceptor.socket.local_addr();
+            let spoken = [Transport::Tcp, Transport::Tls];
+            spoken.map(|transport| (ListenerId::new(transport, acceptor.place), address))
+        })
+    }
+
     /// Has the poller watch every acceptor.
     pub(crate) fn watch(&self, house: &Surroundings) -> io::Result<()> {
         for (index, acceptor) in (0..).zip(&self.acceptors) {

@@ -1,5 +1,6 @@
 //! A build without the feature `dtls` has no DTLS clients; configuration refuses their listeners.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::UdpSocket;
 use crate::dataplane::tls::TlsKeys;
 use crate::turn::stats::Counters;
-use crate::turn::{FiveTuple, Tick};
+use crate::turn::{FiveTuple, ListenerId, Tick};
 
 /// A socket that nobody reads.
 #[derive(Debug)]
@@ -33,6 +34,10 @@ impl Sessions {
         } else {
             Err(std::io::ErrorKind::Unsupported.into())
         }
+    }
+
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (ListenerId, SocketAddr)> + '_ {
+        std::iter::empty()
     }
 
     pub(crate) const fn watch(&self, _: &Surroundings) -> std::io::Result<()> {

@@ -1,6 +1,7 @@
 //! The DTLS clients of one worker: its sockets, the sessions behind them, and what goes between. A
 //! record holds one message (RFC 7350 §3), so that nothing has to be cut.
 
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,6 +83,12 @@ impl Sessions {
             gone: Vec::new(),
             counters,
         })
+    }
+
+    /// Where the listeners of this worker listen.
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (ListenerId, SocketAddr)> + '_ {
+        let listeners = self.listeners.iter();
+        listeners.map(|listener| (listener.id, listener.socket.local_addr()))
     }
 
     /// Has the poller watch every socket.

@@ -18,6 +18,7 @@ compile_error!("taciturn runs on 64-bit Linux with glibc only, for now");
 
 mod abi;
 mod crowd;
+mod errors;
 mod machine;
 mod poll;
 mod receive;
@@ -29,6 +30,7 @@ mod testing;
 mod udp;
 
 pub use crowd::{CrowdSocket, Inbox, Outbox, Posted, RUN_MAX, SEGMENTS_MAX};
+pub use errors::{IcmpError, receive_errors};
 pub use machine::{
     allowed_cpus, clock_is_synchronised, default_route_addresses, forbid_core_dumps,
     hard_descriptor_limit, local_addresses, monotonic_nanos, pin_current_thread,

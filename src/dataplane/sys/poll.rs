@@ -139,6 +139,15 @@ pub struct Ready {
     count: usize,
 }
 
+impl Ready {
+    /// Whether the source whose token came last has failed, or has something in its error queue.
+    pub fn has_error(&self) -> bool {
+        let last = self.next.checked_sub(1);
+        let event = last.and_then(|index| self.events.get(index));
+        event.is_some_and(|event| event.events & libc::EPOLLERR as u32 != 0)
+    }
+}
+
 impl Iterator for Ready {
     type Item = u64;
 

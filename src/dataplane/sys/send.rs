@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use socket2::{MsgHdr, SockAddr};
 
 use super::abi::{INT_MESSAGE, int_message};
-use super::udp::{Ecn, UdpSocket, set_option};
+use super::udp::{Ecn, MAY_BE_FRAGMENTED, UdpSocket, set_option};
 
 pub(super) const FLAGS: libc::c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
 /// Calls repeated because of an error that does not concern the datagram at hand.
@@ -125,7 +125,7 @@ pub fn send_to_dont_fragment(
     // PROBE sets DF and, unlike DO, does not let forged ICMP shrink what may be sent.
     discover(libc::IP_PMTUDISC_PROBE)?;
     let sent = send_to(socket, bytes, to, ecn);
-    discover(libc::IP_PMTUDISC_DONT)?;
+    discover(MAY_BE_FRAGMENTED)?;
     sent
 }
 
@@ -142,10 +142,13 @@ fn send_message(
         .with_buffers(&buffers)
         .with_control(control);
     let mut retries = 0;
+    let mut is_believed = !socket.reports_errors;
     loop {
         let sent = socket.socket.sendmsg(&message, FLAGS);
         match sent.as_ref().map_err(io::Error::raw_os_error) {
             Err(Some(libc::EINTR | libc::ECONNREFUSED)) if retries < RETRIES_MAX => retries += 1,
+            // What an ICMP error says of another datagram looks like a refusal of this one, once.
+            Err(Some(error)) if !is_believed && error != libc::EAGAIN => is_believed = true,
             _ => return sent,
         }
     }

@@ -322,6 +322,7 @@ impl<V: Copy + PartialEq> SendBatch<V> {
         }
         let mut next = group.start;
         let mut retries = 0;
+        let mut doubted = None;
         while next < group.end {
             let error = match self.call(next..group.end, socket) {
                 Ok(taken) if taken > 0 => {
@@ -346,6 +347,8 @@ impl<V: Copy + PartialEq> SendBatch<V> {
                 }
                 // An ICMP error left on the socket says nothing about this datagram.
                 libc::EINTR | libc::ECONNREFUSED if retries < RETRIES_MAX => retries += 1,
+                // One that is reported looks like a refusal of this datagram, once.
+                _ if socket.reports_errors && doubted != Some(next) => doubted = Some(next),
                 libc::EINVAL | libc::EIO | libc::EMSGSIZE | libc::EOPNOTSUPP if segments > 1 => {
                     // Without checksum offload on the way out the kernel cuts for nobody. The other
                     // errors are this destination's, whose path may have a smaller MTU: what one

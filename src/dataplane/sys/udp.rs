@@ -13,6 +13,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// TTL and hop limit of every packet we send, whatever it had when it came in.
 const HOP_LIMIT: u32 = 64;
+/// No DF, and no path MTU kept: a relayed packet is fragmented on its way, as RFC 8656 §15 has it
+/// without DONT-FRAGMENT. `IP_PMTUDISC_DONT` would do so too, but keep back an ICMP error that says
+/// that a datagram with DF was too long.
+pub(super) const MAY_BE_FRAGMENTED: c_int = libc::IP_PMTUDISC_OMIT;
 /// The largest value of the six DSCP bits.
 const DSCP_MAX: u8 = 0x3f;
 
@@ -66,6 +70,9 @@ pub struct UdpSocket {
     pub(super) socket: Socket,
     local_addr: SocketAddr,
     dscp: u8,
+    /// Whether ICMP errors are in its error queue, and fail a send that they have nothing to do
+    /// with.
+    pub(super) reports_errors: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -106,10 +113,8 @@ impl UdpSocket {
             socket.set_ttl_v4(HOP_LIMIT)?;
             socket.set_tos_v4(traffic_class)?;
             socket.set_recv_tos_v4(true)?;
-            // No DF, and no path MTU kept: a relayed packet is fragmented on its way, as
-            // RFC 8656 §15 has it without DONT-FRAGMENT.
             let (level, name) = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
-            set_option(&socket, level, name, libc::IP_PMTUDISC_DONT)?;
+            set_option(&socket, level, name, MAY_BE_FRAGMENTED)?;
         } else {
             socket.set_only_v6(true)?;
             socket.set_unicast_hops_v6(HOP_LIMIT)?;
@@ -143,6 +148,7 @@ impl UdpSocket {
             socket,
             local_addr,
             dscp: options.dscp,
+            reports_errors: false,
         })
     }
 
@@ -155,7 +161,25 @@ impl UdpSocket {
             socket: self.socket.try_clone()?,
             local_addr: self.local_addr,
             dscp: self.dscp,
+            reports_errors: self.reports_errors,
         })
+    }
+
+    /// Has the kernel keep ICMP errors about what this socket sends, for
+    /// [`receive_errors`](super::receive_errors). A wait finds the socket failed until they are
+    /// taken.
+    ///
+    /// # Errors
+    /// If the kernel refuses the option.
+    pub fn report_errors(&mut self) -> io::Result<()> {
+        let (level, name) = if self.local_addr.is_ipv4() {
+            (libc::IPPROTO_IP, libc::IP_RECVERR)
+        } else {
+            (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+        };
+        set_option(&self.socket, level, name, 1)?;
+        self.reports_errors = true;
+        Ok(())
     }
 
     /// The address it is bound to, with the port the kernel chose if 0 was asked for.

@@ -14,6 +14,7 @@ mod secret;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod userhash;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +27,7 @@ pub use rest::{
 pub use secret::{Secret, SecretsRing};
 pub use subject::Subject;
 use subject::SubjectKey;
+use userhash::Userhashes;
 
 /// Users with a password of their own, who never expire. For tests, gateways and machines; calls use REST usernames.
 #[derive(Clone, Default)]
@@ -84,6 +86,7 @@ pub struct Credentials {
     users: StaticUsers,
     subject_key: SubjectKey,
     nobody: Secret,
+    userhashes: Userhashes,
 }
 
 impl Credentials {
@@ -97,6 +100,41 @@ impl Credentials {
             users,
             subject_key,
             nobody,
+            userhashes: Userhashes::default(),
+        }
+    }
+
+    /// The same, where static users may name themselves by the hash of their names in `realm` too.
+    /// Only where no secret mints names, since those are not known before they come.
+    #[must_use]
+    pub fn with_userhashes(mut self, realm: &str) -> Self {
+        self.userhashes = if self.ring.is_empty() {
+            Userhashes::new(self.users.0.keys(), realm)
+        } else {
+            Userhashes::default()
+        };
+        self
+    }
+
+    /// Whether a client may be offered "Username anonymity" (RFC 8489 §9.2).
+    #[must_use]
+    pub const fn knows_userhashes(&self) -> bool {
+        !self.userhashes.is_empty()
+    }
+
+    /// As [`find`](Self::find), for a user who is named by a hash; with the name, which is none for
+    /// a hash that nobody has. Such a one costs as much as a known one.
+    #[must_use]
+    pub fn find_by_hash(&self, hash: &[u8; 32]) -> HashFound<'_> {
+        let (username, is_known) = self.userhashes.find(hash);
+        let mut found = self.find(username);
+        if !is_known {
+            found.candidates.known = Known::Nobody;
+        }
+        HashFound {
+            username,
+            is_known,
+            found,
         }
     }
 
@@ -168,6 +206,22 @@ pub struct Found<'a> {
     pub expires: Option<u64>,
     /// Stands for the user. Unverified until a candidate other than nobody's fits.
     pub subject: Subject,
+}
+
+/// What is known of a hashed username before anything is verified.
+pub struct HashFound<'a> {
+    /// The name, or if nobody has this hash, one to spend as much time on.
+    pub username: &'a str,
+    /// Whether somebody has this hash.
+    pub is_known: bool,
+    /// What is known of the name.
+    pub found: Found<'a>,
+}
+
+impl fmt::Debug for HashFound<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HashFound(hidden)")
+    }
 }
 
 /// A password to try.

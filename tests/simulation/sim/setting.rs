@@ -11,7 +11,7 @@ use taciturn::proto::ChannelRange;
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::unvalidated::Rate;
-use taciturn::turn::{Bind, NonceKey, ServerConfig};
+use taciturn::turn::{Alternate, Bind, BindingRules, NonceKey, ServerConfig};
 
 use super::dice::Dice;
 
@@ -146,6 +146,9 @@ impl Setting {
             session_max: Duration::from_secs(self.session_max),
             strict: self.strict,
             user_allocations: u32::try_from(self.quota).unwrap(),
+            binding: BindingRules::default(),
+            alternate: Alternate::default(),
+            draining: false,
         }
     }
 

@@ -63,9 +63,9 @@ fn a_datagram_in_parts_arrives_as_one() {
 fn df_is_set_only_when_asked() {
     let ip = LOOPBACKS[0];
     let [relay, to] = [socket(ip), socket(ip)];
-    assert_eq!(mtu_discover(&relay), libc::IP_PMTUDISC_DONT);
+    assert_eq!(mtu_discover(&relay), libc::IP_PMTUDISC_OMIT);
     send_to_dont_fragment(&relay, b"x", to.local_addr(), Ecn::NotEct).unwrap();
-    assert_eq!(mtu_discover(&relay), libc::IP_PMTUDISC_DONT);
+    assert_eq!(mtu_discover(&relay), libc::IP_PMTUDISC_OMIT);
 
     // A copy of every UDP packet with its header, which needs a capability.
     let Ok(capture) = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)) else {
