@@ -87,9 +87,12 @@ async fn binding(
     way: &Way,
     patience: Duration,
 ) -> Result<Duration, String> {
-    let fault = |error: &Error| match error {
-        Error::Io(error) => way.explain(&error.0),
-        error => format!("{} cannot be reached: {error}", way.server),
+    let fault = |error: &Error| {
+        if let Error::Io(error) = error {
+            way.explain(&error.0)
+        } else {
+            format!("{} cannot be reached: {error}", way.server)
+        }
     };
     // A connected socket hears of ICMP port unreachable.
     let connected = conn.connect(way.server).await;

@@ -85,6 +85,10 @@ impl<S: AsyncRead> Reader<S> {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others say enough themselves"
+)]
 fn broken(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionReset => "the server reset the connection".to_owned(),

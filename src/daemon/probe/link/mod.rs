@@ -235,6 +235,10 @@ impl Way {
         Failure::new(Stage::Reach, self.explain(error))
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the others have no remedy of their own"
+    )]
     pub(super) fn explain(&self, error: &io::Error) -> String {
         let (server, carrier) = (self.server, url::carrier(self.transport));
         match error.kind() {

@@ -120,6 +120,10 @@ fn explain(way: &Way, error: &io::Error, certificate: Option<Certificate>) -> Fa
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others have no remedy of their own"
+)]
 fn alerted(alert: AlertDescription) -> String {
     let hint = match alert {
         AlertDescription::NoApplicationProtocol => ": it does not know the protocol stun.turn",
@@ -137,6 +141,10 @@ fn alerted(alert: AlertDescription) -> String {
 }
 
 /// What is wrong with a certificate.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the others have no remedy of their own"
+)]
 fn doubt(way: &Way, fault: &CertificateError, certificate: Option<&Certificate>) -> String {
     match fault {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
