@@ -13,7 +13,7 @@ use crate::proto::ChannelRange;
 use crate::turn::credential::{Credentials, Secret, SecretsRing, StaticUserError, StaticUsers};
 use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use crate::turn::unvalidated::Rate;
-use crate::turn::{Alternate, Bind, NonceKey, ServerConfig};
+use crate::turn::{Alternate, Bind, NatDiscovery, NonceKey, ServerConfig};
 
 /// The keys of this server that are not in its configuration.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Machine {
     pub addresses: Vec<IpAddr>,
     /// Where this server really listens, once it does; the admin listener included.
     pub listening: Vec<SocketAddr>,
+    /// The UDP listeners among these, by their place.
+    pub udp: Vec<SocketAddr>,
 }
 
 impl Settings {
@@ -92,6 +94,11 @@ impl Settings {
                 redirect: self.alternate.redirect,
             },
             draining: false,
+            nat_discovery: if self.features.nat_discovery {
+                NatDiscovery::new(&self.listen.udp, &machine.udp)
+            } else {
+                NatDiscovery::default()
+            },
         }))
     }
 

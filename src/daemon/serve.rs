@@ -105,19 +105,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let admin_address = admin.as_ref().map(Admin::address);
     let mut listening: Vec<_> = admin_address.into_iter().collect();
-    let machine = Machine {
+    let mut machine = Machine {
         addresses: sys::local_addresses()?,
         listening: listening.clone(),
+        udp: Vec::new(),
     };
     let config = house.settings.dataplane(house.relays.clone());
     let (dataplane, records) = Dataplane::start(config, house.rules(&machine)?)?;
     let handle = dataplane.handle().clone();
     // Port 0 became a port only now, and no peer may reach it.
     listening.extend(handle.listening().into_iter().map(|(_, address)| address));
-    let machine = Machine {
-        listening,
-        ..machine
-    };
+    machine.listening = listening;
+    machine.udp = handle.listeners();
     handle.reconfigure(&house.rules(&machine)?);
 
     let readiness = Readiness::default();
@@ -324,6 +323,7 @@ async fn look_around(
     let addresses = sys::local_addresses()?;
     if addresses != machine.addresses || !scan.new.is_empty() {
         machine.addresses = addresses;
+        machine.udp = handle.listeners();
         machine.listening.extend(scan.new);
         handle.reconfigure(&house.rules(machine)?);
     }

@@ -440,6 +440,7 @@ impl Worker {
             Door::Client(tuple) => match self.server.handle_client(tuple, buf, datagram, clock) {
                 Handled::Forward(forward) => self.forward(segment.index, offset, forward, ecn),
                 Handled::Answer => self.answer(tuple),
+                Handled::AnswerBy(by) => self.answer_by(by),
                 Handled::Elsewhere(owner) => self.hand_over(owner, tuple, segment, ecn),
                 Handled::Consumed | Handled::Dropped(_) => {}
             },
@@ -513,6 +514,13 @@ impl Worker {
             .push(&packet, to, Ecn::NotEct, &self.incoming, relays);
     }
 
+    /// The answer leaves by itself, and at once: it may be longer than a batch takes.
+    fn answer_by(&self, tuple: FiveTuple) {
+        let parts = [self.server.answer(), &[], &[]];
+        let (to, relays) = (Target::Client(tuple), self.server.environment());
+        self.outgoing.send(parts, to, Ecn::NotEct, relays);
+    }
+
     /// A datagram that reached another worker. It may not be handed on a second time.
     fn handle_misdirected(&mut self, tuple: FiveTuple, bytes: &[u8], ecn: Ecn, clock: Clock) {
         let range = HEADROOM..HEADROOM + bytes.len();
@@ -540,11 +548,8 @@ impl Worker {
                     }
                 }
             }
-            Handled::Answer => {
-                let parts = [self.server.answer(), &[], &[]];
-                let (to, relays) = (Target::Client(tuple), self.server.environment());
-                self.outgoing.send(parts, to, Ecn::NotEct, relays);
-            }
+            Handled::Answer => self.answer(tuple),
+            Handled::AnswerBy(by) => self.answer_by(by),
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
             Handled::Consumed | Handled::Dropped(_) => {}
         }

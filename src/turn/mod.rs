@@ -21,6 +21,7 @@ mod address;
 mod allocate;
 mod allocation;
 mod auth;
+mod behaviour;
 mod binding;
 mod channel_bind;
 mod clock;
@@ -61,6 +62,7 @@ pub(crate) use address::TupleKey;
 pub use address::{
     ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, Via, WorkerId,
 };
+pub use behaviour::{NatDiscovery, Rectangle};
 pub use binding::{BindingRequests, BindingRules};
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
@@ -81,8 +83,8 @@ use table::AllocationTable;
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 /// Allocations that [`Server::handle_timeout`] ends at once: some 0.1 ms of work.
 const EXPIRIES: usize = 64;
-/// Room for the largest response this server gives.
-const ANSWER_LEN: usize = 1_024;
+/// Room for the largest response this server gives, one with PADDING.
+const ANSWER_LEN: usize = 2_048;
 
 /// A sans-IO TURN server.
 #[derive(Debug)]
@@ -253,7 +255,8 @@ impl<E: Environment> Server<E> {
         self.events.pop_front()
     }
 
-    /// The response to the datagram that was handled last, if that said [`Handled::Answer`].
+    /// The response to the datagram that was handled last, if that said [`Handled::Answer`]
+    /// or [`Handled::AnswerBy`].
     #[must_use]
     pub fn answer(&self) -> &[u8] {
         self.answer.get(..self.answer_len).unwrap_or_default()

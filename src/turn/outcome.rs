@@ -17,6 +17,8 @@ pub enum Handled {
     Forward(Forward),
     /// Send [`Server::answer`](super::Server::answer) back to where the datagram came from.
     Answer,
+    /// Send [`Server::answer`](super::Server::answer) to that client, by that listener.
+    AnswerBy(FiveTuple),
     /// Nothing is to be sent, and nothing is wrong.
     Consumed,
     /// Dropped without an answer, and counted.

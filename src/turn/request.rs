@@ -150,7 +150,7 @@ impl<E: Environment> Server<E> {
         if let Err(reject) = outcome {
             return self.reject(&request, reject);
         }
-        Handled::Answer
+        self.way_of_success(&request)
     }
 
     /// What an authenticated request must pass before its method is looked at.
@@ -175,7 +175,8 @@ impl<E: Environment> Server<E> {
             self.counters.auth_failed(AuthFailure::Expired);
             return Err(Reject::UNAUTHENTICATED);
         }
-        if Self::has_unknown(&request.message) {
+        let served = self.served(request.tuple, &request.message);
+        if Self::unknown(&request.message, served).next().is_some() {
             return Err(Reject::UNKNOWN_ATTRIBUTE);
         }
         if self.is_redirected(request.tuple, &request.message) {
@@ -229,7 +230,8 @@ impl<E: Environment> Server<E> {
         if reject == Reject::TRY_ALTERNATE {
             return self.redirect(request.tuple, &request.message, signed);
         }
-        self.write_error(&request.message, reject, signed)
+        let served = self.served(request.tuple, &request.message);
+        self.write_error_where(&request.message, reject, signed, served)
     }
 
     /// RFC 8489 §9.2.4: 401, 438 or 400 for a request that did not authenticate.
@@ -317,11 +319,22 @@ impl<E: Environment> Server<E> {
         reject: Reject,
         signed: Option<(&LongTermKey, Signature)>,
     ) -> Handled {
+        self.write_error_where(message, reject, signed, &[])
+    }
+
+    /// The same where the attributes `served` are known too.
+    pub(crate) fn write_error_where(
+        &mut self,
+        message: &Message<'_>,
+        reject: Reject,
+        signed: Option<(&LongTermKey, Signature)>,
+        served: &[AttributeType],
+    ) -> Handled {
         let (method, id) = (message.method(), message.transaction_id());
         let mut unknown = [AttributeType::USERNAME; MAX_UNKNOWN];
         let mut count = 0;
         if reject == Reject::UNKNOWN_ATTRIBUTE {
-            for (place, kind) in unknown.iter_mut().zip(message.unknown_required(KNOWN)) {
+            for (place, kind) in unknown.iter_mut().zip(Self::unknown(message, served)) {
                 *place = kind;
                 count += 1;
             }
@@ -358,9 +371,15 @@ impl<E: Environment> Server<E> {
         Handled::Answer
     }
 
-    /// Whether `message` carries a comprehension-required attribute that no request should.
-    pub(crate) fn has_unknown(message: &Message<'_>) -> bool {
-        message.unknown_required(KNOWN).next().is_some()
+    /// The comprehension-required attributes of `message` that neither a request of any method nor
+    /// one where `served` are known should carry.
+    pub(crate) fn unknown(
+        message: &Message<'_>,
+        served: &[AttributeType],
+    ) -> impl Iterator<Item = AttributeType> {
+        message
+            .unknown_required(KNOWN)
+            .filter(|kind| !served.contains(kind))
     }
 }
 

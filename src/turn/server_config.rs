@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::proto::ChannelRange;
+use crate::turn::behaviour::NatDiscovery;
 use crate::turn::binding::BindingRules;
 use crate::turn::credential::Credentials;
 use crate::turn::nonce::NonceKey;
@@ -51,4 +52,6 @@ pub struct ServerConfig {
     /// Whether this server is being emptied: allocations live on, and new ones are for the
     /// alternate servers if there are any. Nothing in the daemon sets it yet.
     pub draining: bool,
+    /// RFC 5780: which listeners tell how a NAT behaves.
+    pub nat_discovery: NatDiscovery,
 }

@@ -11,6 +11,7 @@
 #[path = "../loopback/mod.rs"]
 mod loopback;
 
+mod behaviour;
 mod binding;
 mod bursts;
 mod deadlines;

@@ -14,7 +14,9 @@ use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, 
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
-use taciturn::turn::{Alternate, Bind, BindingRules, NonceKey, ServerConfig, Transport};
+use taciturn::turn::{
+    Alternate, Bind, BindingRules, NatDiscovery, NonceKey, ServerConfig, Transport,
+};
 use tokio::sync::mpsc;
 
 use super::client::{Client, Credential};
@@ -45,6 +47,9 @@ pub(crate) struct Setup {
     pub(crate) one_port: bool,
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) binding: BindingRules,
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Whether the listeners form a rectangle that serves RFC 5780.
+    pub(crate) nat_discovery: bool,
 }
 
 impl Setup {
@@ -66,6 +71,11 @@ impl Setup {
             allow: Vec::new(),
             strict: false,
             binding: BindingRules::default(),
+            listen: vec![
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+                SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
+            ],
+            nat_discovery: false,
             stream_workers: 0,
             one_port: false,
             trusted: Vec::new(),
@@ -101,10 +111,7 @@ impl Setup {
         let [cert, key] = certificate(directory.path(), "turn.test");
         let keys = TlsKeys::load(vec![KeyFiles { cert, key }]).unwrap();
         let config = Config {
-            listen: vec![
-                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
-                SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
-            ],
+            listen: self.listen.clone(),
             listen_tcp: streams.clone(),
             listen_tls: streams,
             listen_dtls: if cfg!(feature = "dtls") && self.stream_workers > 0 {
@@ -169,6 +176,11 @@ impl Setup {
             binding: self.binding.clone(),
             alternate: Alternate::default(),
             draining: false,
+            nat_discovery: if self.nat_discovery {
+                NatDiscovery::new(&self.listen, &self.listen)
+            } else {
+                NatDiscovery::default()
+            },
         })
     }
 }

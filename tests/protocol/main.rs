@@ -7,6 +7,7 @@ mod world;
 mod allocate;
 mod anonymity;
 mod auth;
+mod behaviour;
 mod binding;
 mod channel;
 mod expiry;

@@ -270,6 +270,7 @@ fn every_listener_is_no_peer() {
     let machine = Machine {
         addresses: Vec::new(),
         listening: bound.clone(),
+        udp: Vec::new(),
     };
     let server = settings
         .server(&keys, settings.secrets(), &[], &machine)

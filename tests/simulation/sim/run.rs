@@ -278,6 +278,7 @@ impl Run {
                 Outcome::Dropped
             }
             Handled::Elsewhere(_) => return Err("a peer's datagram was handed over".to_owned()),
+            Handled::AnswerBy(_) => return Err("an answer left by another listener".to_owned()),
             Handled::Forward(forward) => {
                 let bytes = forwarded(&self.servers[worker], &self.buf[buf], &forward);
                 let fate = fate(&forward.to, &bytes)?;

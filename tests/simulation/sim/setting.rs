@@ -11,7 +11,7 @@ use taciturn::proto::ChannelRange;
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::unvalidated::Rate;
-use taciturn::turn::{Alternate, Bind, BindingRules, NonceKey, ServerConfig};
+use taciturn::turn::{Alternate, Bind, BindingRules, NatDiscovery, NonceKey, ServerConfig};
 
 use super::dice::Dice;
 
@@ -149,6 +149,7 @@ impl Setting {
             binding: BindingRules::default(),
             alternate: Alternate::default(),
             draining: false,
+            nat_discovery: NatDiscovery::default(),
         }
     }
 
