@@ -19,8 +19,8 @@ use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::runtime::Left;
 use crate::daemon::{announce, certificates, keys, log, mint, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, RelayAddress, sys};
-use crate::turn::ServerConfig;
 use crate::turn::credential::{Secret, SecretsRing};
+use crate::turn::{FiveTuple, ServerConfig};
 
 /// How often this machine's addresses are looked at.
 const RESCAN: Duration = Duration::from_secs(10);
@@ -256,19 +256,22 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
         let Some(record) = record else { return };
         match record {
             Record::Opened { id, tuple, subject } => {
-                let client = match pseudonyms.of(tuple.client, sys::unix_seconds()) {
-                    Ok(pseudonym) => pseudonym.to_string(),
-                    Err(error) => {
-                        tracing::error!("there is no key for pseudonyms: {error:#}");
-                        "hidden".to_owned()
-                    }
-                };
+                let client = pseudonym(&mut pseudonyms, tuple);
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),
                     transport = tuple.listener.transport().label(),
                     %client,
                     user = %subject,
                     "allocation opened"
+                );
+            }
+            Record::Moved { id, tuple } => {
+                let client = pseudonym(&mut pseudonyms, tuple);
+                tracing::info!(
+                    allocation = format_args!("{:016x}", id.0),
+                    transport = tuple.listener.transport().label(),
+                    %client,
+                    "allocation moved"
                 );
             }
             Record::Closed {
@@ -289,6 +292,16 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
                     "allocation closed"
                 );
             }
+        }
+    }
+}
+
+fn pseudonym(pseudonyms: &mut Pseudonyms, tuple: FiveTuple) -> String {
+    match pseudonyms.of(tuple.client, sys::unix_seconds()) {
+        Ok(pseudonym) => pseudonym.to_string(),
+        Err(error) => {
+            tracing::error!("there is no key for pseudonyms: {error:#}");
+            "hidden".to_owned()
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::dataplane::connected::Connected;
 use crate::dataplane::journal::{Journal, Retiring};
 use crate::dataplane::outgoing::Outgoing;
-use crate::dataplane::shared::{Command, Shared};
+use crate::dataplane::shared::{Command, Notice, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::stream::{At, Worth};
 use crate::dataplane::surroundings::Surroundings;
@@ -253,7 +253,12 @@ impl Worker {
                 Command::Datagram { tuple, bytes, ecn } => {
                     self.handle_misdirected(tuple, &bytes, ecn, clock);
                 }
-                Command::Condemned(id) => self.server.handle_condemned(id, clock.now),
+                Command::Notice(Notice::Condemned(id)) => {
+                    self.server.handle_condemned(id, clock.now);
+                }
+                Command::Notice(Notice::Disconnected(tuple)) => {
+                    self.server.handle_disconnected(tuple, clock.now);
+                }
                 Command::Listen(id, socket) => {
                     if usize::from(id.0) == self.outgoing.listeners()
                         && let Err(error) = self.listen(id, *socket)
@@ -548,7 +553,13 @@ impl Worker {
                     }
                 }
             }
-            Handled::Answer => self.answer(tuple),
+            Handled::Answer => match connected(Target::Client(tuple)) {
+                Some(tuple) => {
+                    let parts = [self.server.answer(), &[], &[]];
+                    self.connected.push(tuple, parts, Worth::Answer, clock.now);
+                }
+                None => self.answer_by(tuple),
+            },
             Handled::AnswerBy(by) => self.answer_by(by),
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
             Handled::Consumed | Handled::Dropped(_) => {}

@@ -15,7 +15,7 @@ use crate::proto::{
     AttributeType, ChangeRequest, Full, MappedAddress, Message, Method, OtherAddress, Padding,
     ResponseOrigin, ResponsePort, Writer,
 };
-use crate::turn::address::{ClientAddr, FiveTuple, ListenerId, Transport};
+use crate::turn::address::{ClientAddr, FiveTuple, ListenerId, Transport, Via};
 use crate::turn::environment::Environment;
 use crate::turn::request::{Reject, Request};
 use crate::turn::{Handled, Server};
@@ -206,6 +206,10 @@ impl<E: Environment> Server<E> {
             change_port: true,
         };
         let discovery = &self.config.nat_discovery;
+        // A load balancer's mapping is all that the client of one would learn.
+        if tuple.client.via() != Via::DIRECT {
+            return Ok(None);
+        }
         // RFC 5780 §6: without an alternate address a CHANGE-REQUEST gets 420.
         let Some(other) = discovery.changed(tuple.listener, opposite) else {
             return Ok(None);
@@ -274,7 +278,8 @@ impl<E: Environment> Server<E> {
         if message.method() != Method::BINDING {
             return &[];
         }
-        if self.config.nat_discovery.serves(tuple.listener) {
+        let is_direct = tuple.client.via() == Via::DIRECT;
+        if is_direct && self.config.nat_discovery.serves(tuple.listener) {
             &BEHAVIOUR
         } else {
             &[]

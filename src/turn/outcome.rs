@@ -120,6 +120,13 @@ pub enum Event {
         /// Whose it is.
         subject: Subject,
     },
+    /// An allocation followed its client to another 5-tuple.
+    Moved {
+        /// Its opaque name.
+        id: AllocationId,
+        /// Its client now, and the listener it uses.
+        tuple: FiveTuple,
+    },
     /// An allocation is gone. Other workers may still be adding the last packets to its meters.
     Closed {
         /// Its opaque name.

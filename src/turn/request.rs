@@ -11,6 +11,7 @@ use crate::turn::auth::{Authenticated, OFFERED, Signature, Source, Unauthenticat
 use crate::turn::binding::BindingRequests;
 use crate::turn::clock::{Clock, Tick};
 use crate::turn::environment::Environment;
+use crate::turn::mobility::Resumed;
 use crate::turn::nonce::Features;
 use crate::turn::stats::{AuthFailure, DropReason};
 use crate::turn::{EndReason, Handled, Server};
@@ -50,6 +51,7 @@ impl Reject {
     pub(crate) const BAD_REQUEST: Self = Self::new(400, "Bad Request");
     pub(crate) const UNAUTHENTICATED: Self = Self::new(401, "Unauthorized");
     pub(crate) const FORBIDDEN: Self = Self::new(403, "Forbidden");
+    pub(crate) const MOBILITY_FORBIDDEN: Self = Self::new(405, "Mobility Forbidden");
     pub(crate) const UNKNOWN_ATTRIBUTE: Self = Self::new(420, "Unknown Attribute");
     pub(crate) const ALLOCATION_MISMATCH: Self = Self::new(437, "Allocation Mismatch");
     pub(crate) const STALE_NONCE: Self = Self::new(438, "Stale Nonce");
@@ -146,11 +148,19 @@ impl<E: Environment> Server<E> {
             clock,
             auth,
         };
-        let outcome = self.judge(&request);
-        if let Err(reject) = outcome {
-            return self.reject(&request, reject);
+        // RFC 8016 §3.2.2: the ticket says which allocation is meant, not the 5-tuple.
+        let outcome = if request.message.method() == Method::REFRESH
+            && request.message.has(AttributeType::MOBILITY_TICKET)
+        {
+            self.resume(&request)
+        } else {
+            self.judge(&request).map(|()| Resumed::Here)
+        };
+        match outcome {
+            Ok(Resumed::Here) => self.way_of_success(&request),
+            Ok(Resumed::Elsewhere(owner)) => Handled::Elsewhere(owner),
+            Err(reject) => self.reject(&request, reject),
         }
-        self.way_of_success(&request)
     }
 
     /// What an authenticated request must pass before its method is looked at.
@@ -181,6 +191,9 @@ impl<E: Environment> Server<E> {
         }
         if self.is_redirected(request.tuple, &request.message) {
             return Err(Reject::TRY_ALTERNATE);
+        }
+        if method != Method::ALLOCATE {
+            self.arrive(request.tuple, request.clock.now);
         }
         match method {
             Method::BINDING => self.answer_binding(request),

@@ -21,6 +21,7 @@ mod families;
 mod hairpin;
 mod headers;
 mod misdirected;
+mod mobility;
 mod network;
 mod relay;
 mod siege;

@@ -21,7 +21,7 @@ use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
     AllocationId, Alternate, Bind, BindingRules, Clock, Event, FiveTuple, Fragmentation, Handled,
     ListenerId, NatDiscovery, NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig, Target, Tick,
-    WorkerId,
+    TicketKey, WorkerId,
 };
 use zeroize::Zeroizing;
 
@@ -79,6 +79,8 @@ pub struct Setup {
     pub binding: BindingRules,
     pub alternate: Alternate,
     pub draining: bool,
+    /// Whether allocations may move.
+    pub mobility: bool,
     /// The listeners that form rectangles.
     pub nat_discovery: Vec<&'static str>,
     pub seed: u64,
@@ -111,6 +113,7 @@ impl Default for Setup {
             binding: BindingRules::default(),
             alternate: Alternate::default(),
             draining: false,
+            mobility: false,
             nat_discovery: Vec::new(),
             seed: 1,
         }
@@ -171,6 +174,9 @@ impl Setup {
             binding: self.binding.clone(),
             alternate: self.alternate.clone(),
             draining: self.draining,
+            tickets: self
+                .mobility
+                .then(|| TicketKey::new(Zeroizing::new([3; 32]))),
             nat_discovery: NatDiscovery::new(
                 &self
                     .nat_discovery
@@ -186,6 +192,7 @@ impl Setup {
         let config = self.config();
         let house = House::new(&self.relays, &self.ports, self.unvalidated, self.seed);
         house.borrow_mut().listeners = [LISTENER_V4, LISTENER_V6].map(at).to_vec();
+        house.borrow_mut().workers = self.workers;
         let servers = (0..self.workers)
             .map(|worker| {
                 let room = Room {
@@ -403,6 +410,13 @@ impl World {
             Handled::Dropped(reason) => Outcome::Dropped(reason),
             Handled::Elsewhere(owner) => Outcome::Elsewhere(owner),
         }
+    }
+
+    /// The connection of `client` is gone, as its worker notices.
+    pub fn disconnect(&mut self, client: &Client) {
+        let server = &mut self.servers[usize::from(client.worker.0)];
+        server.handle_disconnected(client.tuple, self.clock.now);
+        assert_eq!(server.check_invariants(), Ok(()));
     }
 
     /// Time passes, and the workers do what is due.
