@@ -73,12 +73,20 @@ impl Scrape<'_> {
             let count = self.sum(|w| w.over(transport).allocations_total.total());
             total.with_label_values(&label).inc_by(count);
         }
+        let moved = self.counter(
+            "taciturn_allocations_moved_total",
+            "How often an allocation followed its client to another 5-tuple (RFC 8016).",
+            &[],
+        )?;
         let misdirected = self.counter(
             "taciturn_misdirected_total",
             "Datagrams handed to the worker that owns their 5-tuple.",
             &[],
         )?;
         let none: [&str; 0] = [];
+        moved
+            .with_label_values(&none)
+            .inc_by(self.sum(|w| w.moved.total()));
         misdirected
             .with_label_values(&none)
             .inc_by(self.sum(|w| w.misdirected.total()));

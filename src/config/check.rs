@@ -65,6 +65,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
     c.admin_apart_from_listeners(&admin, &listen);
     let features = c.features(&file.features, &listen_addresses);
     let alternate = c.alternate(&file.alternate, &listen_addresses);
+    c.nat_discovery_has_its_listeners(&features, &listen);
     let settings = Settings {
         realm,
         public,

@@ -13,7 +13,7 @@ use crate::proto::ChannelRange;
 use crate::turn::credential::{Credentials, Secret, SecretsRing, StaticUserError, StaticUsers};
 use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use crate::turn::unvalidated::Rate;
-use crate::turn::{Alternate, Bind, NonceKey, ServerConfig};
+use crate::turn::{Alternate, Bind, NatDiscovery, NonceKey, ServerConfig, TicketKey};
 
 /// The keys of this server that are not in its configuration.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Keys {
     pub nonce: NonceKey,
     /// What subjects are made with.
     pub subject: Zeroizing<[u8; 32]>,
+    /// What mobility tickets are sealed with.
+    pub ticket: TicketKey,
 }
 
 /// What was found out about this machine.
@@ -31,6 +33,8 @@ pub struct Machine {
     pub addresses: Vec<IpAddr>,
     /// Where this server really listens, once it does; the admin listener included.
     pub listening: Vec<SocketAddr>,
+    /// The UDP listeners among these, by their place.
+    pub udp: Vec<SocketAddr>,
 }
 
 impl Settings {
@@ -92,6 +96,12 @@ impl Settings {
                 redirect: self.alternate.redirect,
             },
             draining: false,
+            tickets: self.features.mobility.then(|| keys.ticket.clone()),
+            nat_discovery: if self.features.nat_discovery {
+                NatDiscovery::new(&self.listen.udp, &machine.udp)
+            } else {
+                NatDiscovery::default()
+            },
         }))
     }
 

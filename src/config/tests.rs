@@ -26,7 +26,7 @@ realm = "calls.example.org"
 host = "turn.example.org"
 urls = ["turn:a.example.org:3478?transport=udp", "turns:a.example.org"]
 [listen]
-udp = ["192.0.2.1:3478"]
+udp = ["192.0.2.1:3478", "192.0.2.2:3478", "192.0.2.1:3479", "192.0.2.2:3479"]
 tcp = ["192.0.2.1:80", "192.0.2.1:443"]
 tls = ["192.0.2.1:443", "192.0.2.1:5349"]
 dtls = ["192.0.2.1:5349"]
@@ -161,7 +161,13 @@ fn plain_keys_are_taken_over() {
 fn everything_an_operator_can_write_is_understood() {
     let settings = everything();
 
-    assert_eq!(settings.listen.udp, addresses(&["192.0.2.1:3478"]));
+    let four = [
+        "192.0.2.1:3478",
+        "192.0.2.2:3478",
+        "192.0.2.1:3479",
+        "192.0.2.2:3479",
+    ];
+    assert_eq!(settings.listen.udp, addresses(&four));
     let relay = &settings.relay;
     let pairs: Vec<(String, String)> = relay
         .resolve(&[])
@@ -450,10 +456,12 @@ fn servers_are_told_of_binding_alternates_and_whether_names_are_hashed() {
         let keys = Keys {
             nonce: crate::turn::NonceKey::new([1; 32]),
             subject: zeroize::Zeroizing::new([2; 32]),
+            ticket: crate::turn::TicketKey::new(zeroize::Zeroizing::new([3; 32])),
         };
         let machine = Machine {
             addresses: Vec::new(),
             listening: Vec::new(),
+            udp: Vec::new(),
         };
         let server = settings.server(&keys, settings.secrets(), &[], &machine);
         (settings, server.unwrap())

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
 use crate::config::Keys;
-use crate::turn::NonceKey;
+use crate::turn::{NonceKey, TicketKey};
 
 /// A key as it is kept.
 const LEN: usize = 32;
@@ -33,6 +33,7 @@ pub(crate) fn load(directory: Option<&Path>) -> anyhow::Result<Keys> {
     Ok(Keys {
         nonce: NonceKey::new(*key(directory, "nonce.key")?),
         subject: key(directory, "subject.key")?,
+        ticket: TicketKey::new(key(directory, "ticket.key")?),
     })
 }
 
@@ -111,11 +112,14 @@ mod tests {
         let state = directory.path().join("state");
         let first = load(Some(&state)).unwrap();
         assert_eq!(load(Some(&state)).unwrap().subject, first.subject);
-        let mode = fs::metadata(state.join("subject.key"))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600);
+        for name in ["subject.key", "nonce.key", "ticket.key"] {
+            let path = state.join(name);
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            let before = fs::read(&path).unwrap();
+            load(Some(&state)).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), before, "{name}");
+        }
         assert_ne!(load(None).unwrap().subject, first.subject);
     }
 

@@ -19,8 +19,8 @@ use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::runtime::Left;
 use crate::daemon::{announce, certificates, keys, log, mint, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, RelayAddress, sys};
-use crate::turn::ServerConfig;
 use crate::turn::credential::{Secret, SecretsRing};
+use crate::turn::{FiveTuple, ServerConfig};
 
 /// How often this machine's addresses are looked at.
 const RESCAN: Duration = Duration::from_secs(10);
@@ -105,19 +105,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let admin_address = admin.as_ref().map(Admin::address);
     let mut listening: Vec<_> = admin_address.into_iter().collect();
-    let machine = Machine {
+    let mut machine = Machine {
         addresses: sys::local_addresses()?,
         listening: listening.clone(),
+        udp: Vec::new(),
     };
     let config = house.settings.dataplane(house.relays.clone());
     let (dataplane, records) = Dataplane::start(config, house.rules(&machine)?)?;
     let handle = dataplane.handle().clone();
     // Port 0 became a port only now, and no peer may reach it.
     listening.extend(handle.listening().into_iter().map(|(_, address)| address));
-    let machine = Machine {
-        listening,
-        ..machine
-    };
+    machine.listening = listening;
+    machine.udp = handle.listeners();
     handle.reconfigure(&house.rules(&machine)?);
 
     let readiness = Readiness::default();
@@ -257,19 +256,22 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
         let Some(record) = record else { return };
         match record {
             Record::Opened { id, tuple, subject } => {
-                let client = match pseudonyms.of(tuple.client, sys::unix_seconds()) {
-                    Ok(pseudonym) => pseudonym.to_string(),
-                    Err(error) => {
-                        tracing::error!("there is no key for pseudonyms: {error:#}");
-                        "hidden".to_owned()
-                    }
-                };
+                let client = pseudonym(&mut pseudonyms, tuple);
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),
                     transport = tuple.listener.transport().label(),
                     %client,
                     user = %subject,
                     "allocation opened"
+                );
+            }
+            Record::Moved { id, tuple } => {
+                let client = pseudonym(&mut pseudonyms, tuple);
+                tracing::info!(
+                    allocation = format_args!("{:016x}", id.0),
+                    transport = tuple.listener.transport().label(),
+                    %client,
+                    "allocation moved"
                 );
             }
             Record::Closed {
@@ -290,6 +292,16 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
                     "allocation closed"
                 );
             }
+        }
+    }
+}
+
+fn pseudonym(pseudonyms: &mut Pseudonyms, tuple: FiveTuple) -> String {
+    match pseudonyms.of(tuple.client, sys::unix_seconds()) {
+        Ok(pseudonym) => pseudonym.to_string(),
+        Err(error) => {
+            tracing::error!("there is no key for pseudonyms: {error:#}");
+            "hidden".to_owned()
         }
     }
 }
@@ -324,6 +336,7 @@ async fn look_around(
     let addresses = sys::local_addresses()?;
     if addresses != machine.addresses || !scan.new.is_empty() {
         machine.addresses = addresses;
+        machine.udp = handle.listeners();
         machine.listening.extend(scan.new);
         handle.reconfigure(&house.rules(machine)?);
     }

@@ -30,6 +30,13 @@ pub enum Record {
         /// Whose it is.
         subject: Subject,
     },
+    /// An allocation followed its client to another 5-tuple.
+    Moved {
+        /// Its opaque name.
+        id: AllocationId,
+        /// Its client now, and the listener it uses.
+        tuple: FiveTuple,
+    },
     /// An allocation is gone, with its final totals.
     Closed {
         /// Its opaque name.
@@ -102,6 +109,7 @@ impl Retiring {
             Event::Opened { id, tuple, subject } => {
                 journal.write(Record::Opened { id, tuple, subject });
             }
+            Event::Moved { id, tuple } => journal.write(Record::Moved { id, tuple }),
             Event::Closed {
                 id,
                 transport,

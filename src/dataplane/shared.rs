@@ -54,14 +54,23 @@ pub(crate) enum Command {
         bytes: Box<[u8]>,
         ecn: Ecn,
     },
-    /// One of its allocations was replaced.
-    Condemned(AllocationId),
+    /// Something came about elsewhere that concerns an allocation of its.
+    Notice(Notice),
     /// It gets a listener on an address that is new on this machine.
     Listen(ListenerId, Box<UdpSocket>),
     /// The rules changed.
     Reconfigure(std::sync::Arc<ServerConfig>),
     /// It ends its allocations and itself.
     Stop,
+}
+
+/// What a worker must be told, sooner or later.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Notice {
+    /// One of its allocations was replaced.
+    Condemned(AllocationId),
+    /// The connection behind a 5-tuple that it owns is gone.
+    Disconnected(FiveTuple),
 }
 
 /// The way to one worker.

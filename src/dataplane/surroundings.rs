@@ -10,7 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use slab::Slab;
 
-use crate::dataplane::shared::{Command, Shared};
+use crate::dataplane::shared::{Command, Notice, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::sys::{Interest, Poller, Ready, SocketOptions, UdpSocket, Waker};
 use crate::turn::credential::Subject;
@@ -53,7 +53,7 @@ pub(crate) struct Surroundings {
     relays: RelaySockets,
     options: SocketOptions,
     /// Notices whose mailbox was full.
-    notices: Vec<(WorkerId, AllocationId)>,
+    notices: Vec<(WorkerId, Notice)>,
     /// Where each listener listens.
     listening: HashMap<ListenerId, SocketAddr, foldhash::quality::RandomState>,
 }
@@ -84,6 +84,12 @@ impl Surroundings {
         }
     }
 
+    fn notify(&mut self, worker: WorkerId, notice: Notice) {
+        if !notify(&self.shared, worker, notice) {
+            self.notices.push((worker, notice));
+        }
+    }
+
     /// Notes where a listener listens.
     pub(crate) fn listens(&mut self, listener: ListenerId, address: SocketAddr) {
         self.listening.insert(listener, address);
@@ -93,7 +99,7 @@ impl Surroundings {
     pub(crate) fn leave_notices(&mut self) -> bool {
         let shared = &self.shared;
         self.notices
-            .retain(|(worker, id)| !notify(shared, *worker, *id));
+            .retain(|(worker, notice)| !notify(shared, *worker, *notice));
         self.notices.is_empty()
     }
 
@@ -158,9 +164,9 @@ impl Surroundings {
 }
 
 /// Leaves a notice in a worker's mailbox; false when that is full.
-fn notify(shared: &Shared, worker: WorkerId, id: AllocationId) -> bool {
+fn notify(shared: &Shared, worker: WorkerId, notice: Notice) -> bool {
     let mailbox = shared.mailboxes.get(usize::from(worker.0));
-    mailbox.is_none_or(|mailbox| mailbox.leave(Command::Condemned(id)))
+    mailbox.is_none_or(|mailbox| mailbox.leave(Command::Notice(notice)))
 }
 
 impl Landings for Surroundings {
@@ -247,9 +253,11 @@ impl Environment for Surroundings {
     }
 
     fn condemn(&mut self, worker: WorkerId, id: AllocationId) {
-        if !notify(&self.shared, worker, id) {
-            self.notices.push((worker, id));
-        }
+        self.notify(worker, Notice::Condemned(id));
+    }
+
+    fn disconnected(&mut self, owner: WorkerId, tuple: FiveTuple) {
+        self.notify(owner, Notice::Disconnected(tuple));
     }
 
     fn own(&mut self, tuple: FiveTuple) {
@@ -279,6 +287,10 @@ impl Environment for Surroundings {
 
     fn listening(&self, listener: ListenerId) -> Option<SocketAddr> {
         self.listening.get(&listener).copied()
+    }
+
+    fn is_worker(&self, worker: WorkerId) -> bool {
+        usize::from(worker.0) < self.shared.mailboxes.len()
     }
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {

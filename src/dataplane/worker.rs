@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::dataplane::connected::Connected;
 use crate::dataplane::journal::{Journal, Retiring};
 use crate::dataplane::outgoing::Outgoing;
-use crate::dataplane::shared::{Command, Shared};
+use crate::dataplane::shared::{Command, Notice, Shared};
 use crate::dataplane::source::Source;
 use crate::dataplane::stream::{At, Worth};
 use crate::dataplane::surroundings::Surroundings;
@@ -253,7 +253,12 @@ impl Worker {
                 Command::Datagram { tuple, bytes, ecn } => {
                     self.handle_misdirected(tuple, &bytes, ecn, clock);
                 }
-                Command::Condemned(id) => self.server.handle_condemned(id, clock.now),
+                Command::Notice(Notice::Condemned(id)) => {
+                    self.server.handle_condemned(id, clock.now);
+                }
+                Command::Notice(Notice::Disconnected(tuple)) => {
+                    self.server.handle_disconnected(tuple, clock.now);
+                }
                 Command::Listen(id, socket) => {
                     if usize::from(id.0) == self.outgoing.listeners()
                         && let Err(error) = self.listen(id, *socket)
@@ -440,6 +445,7 @@ impl Worker {
             Door::Client(tuple) => match self.server.handle_client(tuple, buf, datagram, clock) {
                 Handled::Forward(forward) => self.forward(segment.index, offset, forward, ecn),
                 Handled::Answer => self.answer(tuple),
+                Handled::AnswerBy(by) => self.answer_by(by),
                 Handled::Elsewhere(owner) => self.hand_over(owner, tuple, segment, ecn),
                 Handled::Consumed | Handled::Dropped(_) => {}
             },
@@ -513,6 +519,13 @@ impl Worker {
             .push(&packet, to, Ecn::NotEct, &self.incoming, relays);
     }
 
+    /// The answer leaves by itself, and at once: it may be longer than a batch takes.
+    fn answer_by(&self, tuple: FiveTuple) {
+        let parts = [self.server.answer(), &[], &[]];
+        let (to, relays) = (Target::Client(tuple), self.server.environment());
+        self.outgoing.send(parts, to, Ecn::NotEct, relays);
+    }
+
     /// A datagram that reached another worker. It may not be handed on a second time.
     fn handle_misdirected(&mut self, tuple: FiveTuple, bytes: &[u8], ecn: Ecn, clock: Clock) {
         let range = HEADROOM..HEADROOM + bytes.len();
@@ -540,11 +553,14 @@ impl Worker {
                     }
                 }
             }
-            Handled::Answer => {
-                let parts = [self.server.answer(), &[], &[]];
-                let (to, relays) = (Target::Client(tuple), self.server.environment());
-                self.outgoing.send(parts, to, Ecn::NotEct, relays);
-            }
+            Handled::Answer => match connected(Target::Client(tuple)) {
+                Some(tuple) => {
+                    let parts = [self.server.answer(), &[], &[]];
+                    self.connected.push(tuple, parts, Worth::Answer, clock.now);
+                }
+                None => self.answer_by(tuple),
+            },
+            Handled::AnswerBy(by) => self.answer_by(by),
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
             Handled::Consumed | Handled::Dropped(_) => {}
         }

@@ -134,6 +134,12 @@ impl<'b> Writer<'b> {
         self.fill_last(&crc.to_be_bytes())
     }
 
+    /// The length of the message so far.
+    #[must_use]
+    pub const fn written(&self) -> usize {
+        self.len
+    }
+
     /// The length of the whole message.
     #[must_use]
     pub const fn finish(self) -> usize {

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::turn::route::AllocationId;
 
 /// A client's transport address as this server sees it (the server-reflexive transport address), or
 /// as a load balancer in front of it says.
@@ -220,6 +222,21 @@ pub(crate) struct TupleKey {
 const NO_SCOPE: u32 = u32::MAX;
 
 impl FiveTuple {
+    /// A 5-tuple that no client has, for an allocation whose client is away: no datagram comes from
+    /// port 0, nor from the discard prefix (RFC 6666).
+    pub(crate) fn nowhere(id: AllocationId, listener: ListenerId) -> Self {
+        let ip = Ipv6Addr::from(0x0100 << 112 | u128::from(id.0));
+        Self {
+            client: ClientAddr::new(SocketAddr::new(ip.into(), 0)),
+            listener,
+        }
+    }
+
+    /// Whether it is one that no client has.
+    pub(crate) const fn is_nowhere(&self) -> bool {
+        self.client.0.port() == 0
+    }
+
     /// The same in 28 bytes.
     pub(crate) const fn key(&self) -> TupleKey {
         let (ip, scope) = match self.client.0 {
@@ -286,7 +303,7 @@ pub struct WorkerId(pub u16);
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+    use std::net::{Ipv4Addr, SocketAddrV6};
 
     use super::*;
 

@@ -11,7 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::proto::{
     AdditionalAddressFamily, AddressErrorCode, AddressFamily, AttributeError, AttributeType,
-    EvenPort, Full, Lifetime, Message, RequestedAddressFamily, RequestedTransport,
+    EvenPort, Full, Lifetime, Message, MobilityTicket, RequestedAddressFamily, RequestedTransport,
     ReservationToken, Reserve, Writer, XorMappedAddress, XorRelayedAddress,
 };
 use crate::turn::Server;
@@ -43,6 +43,8 @@ struct Wanted {
     additional: bool,
     token: Option<Token>,
     lifetime: Option<u32>,
+    /// Whether the client wants a ticket.
+    mobile: bool,
 }
 
 /// A relayed address that is held, and whether its socket is open.
@@ -79,6 +81,9 @@ impl<E: Environment> Server<E> {
             return Err(Reject::ALLOCATION_MISMATCH);
         }
         let wanted = Wanted::parse(&request.message)?;
+        if wanted.mobile && self.config.tickets.is_none() {
+            return Err(Reject::MOBILITY_FORBIDDEN);
+        }
         let now = request.clock.now;
         let id = AllocationId(u64::from_be_bytes(self.random_bytes()));
         let limits = self.limits(request);
@@ -134,6 +139,7 @@ impl<E: Environment> Server<E> {
                 standing,
                 reached: Reached::default(),
                 told: Told::default(),
+                mobility: wanted.mobile.then(Box::default),
                 armed: end,
             },
             now,
@@ -299,6 +305,8 @@ impl<E: Environment> Server<E> {
         let relayed: SmallVec<[RelayedAddr; 2]> =
             allocation.relays.iter().map(Relay::relayed).collect();
         let made_by = allocation.made_by;
+        let key = self.config.tickets.as_ref();
+        let ticket = key.and_then(|key| allocation.ticket(key, self.worker));
         let lifetime = seconds_left(
             allocation.first_end().unwrap_or_default(),
             request.clock.now,
@@ -319,6 +327,9 @@ impl<E: Environment> Server<E> {
                 })?;
             }
             writer.push(&XorMappedAddress(request.tuple.client.expose()))?;
+            if let Some(ticket) = &ticket {
+                writer.push(&MobilityTicket(ticket))?;
+            }
             Ok::<_, Full>(())
         };
         self.succeed(request, fill)
@@ -435,12 +446,19 @@ impl Wanted {
             Some(Ok(Lifetime(seconds))) => Some(seconds),
             Some(Err(_)) => return Err(Reject::BAD_REQUEST),
         };
+        let mobile = match message.find::<MobilityTicket<'_>>() {
+            None => false,
+            Some(Ok(MobilityTicket(b""))) => true,
+            // RFC 8016 §3.1.2: only an empty one asks for a ticket.
+            Some(_) => return Err(Reject::BAD_REQUEST),
+        };
         Ok(Self {
             family,
             parity,
             additional,
             token,
             lifetime,
+            mobile,
         })
     }
 }

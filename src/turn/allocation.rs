@@ -13,6 +13,7 @@ use crate::turn::auth::{Expected, KnownKey, Owner};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::Subject;
 use crate::turn::icmp::Told;
+use crate::turn::mobility::Mobility;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
 use crate::turn::route::{
@@ -123,6 +124,8 @@ pub(crate) struct Allocation {
     pub(crate) standing: Arc<Standing>,
     pub(crate) reached: Reached,
     pub(crate) told: Told,
+    /// RFC 8016: what its ticket stands for, if its client asked for one.
+    pub(crate) mobility: Option<Box<Mobility>>,
     /// The moment at which the server looks at it again.
     pub(crate) armed: Tick,
 }

@@ -74,10 +74,18 @@ impl<E: Environment> Server<E> {
     /// A Binding request with a credential: as [`handle_binding`](Self::handle_binding), signed.
     pub(crate) fn answer_binding(&mut self, request: &Request<'_>) -> Result<(), Reject> {
         let mapped = XorMappedAddress(request.tuple.client.expose());
-        self.succeed(request, |writer| writer.push(&mapped))
+        let behaviour = self.behaviour(request.tuple, &request.message)?;
+        self.succeed(request, |writer| {
+            writer.push(&mapped)?;
+            match behaviour {
+                Some(behaviour) => behaviour.to_be_signed().push(writer),
+                None => Ok(()),
+            }
+        })
     }
 
-    /// Answers with XOR-MAPPED-ADDRESS and nothing else: 32 bytes, 44 on IPv6.
+    /// Answers with XOR-MAPPED-ADDRESS and nothing else: 32 bytes, 44 on IPv6. Only where NAT
+    /// behaviour discovery is served there is more.
     pub(crate) fn handle_binding(
         &mut self,
         tuple: FiveTuple,
@@ -87,13 +95,21 @@ impl<E: Environment> Server<E> {
         if !self.may_answer(tuple, clock) {
             return self.drop(DropReason::Unvalidated);
         }
-        if Self::has_unknown(&message) {
-            return self.write_error(&message, Reject::UNKNOWN_ATTRIBUTE, None);
+        let served = self.served(tuple, &message);
+        if Self::unknown(&message, served).next().is_some() {
+            return self.write_error_where(&message, Reject::UNKNOWN_ATTRIBUTE, None, served);
         }
+        let behaviour = match self.behaviour(tuple, &message) {
+            Ok(behaviour) => behaviour,
+            Err(reject) => return self.write_error(&message, reject, None),
+        };
         let id = message.transaction_id();
         let written = (|| {
             let mut writer = Writer::new(&mut *self.answer, Class::Success, Method::BINDING, id)?;
             writer.push(&XorMappedAddress(tuple.client.expose()))?;
+            if let Some(behaviour) = &behaviour {
+                behaviour.push(&mut writer)?;
+            }
             Ok::<_, Full>(writer.finish())
         })();
         let Ok(len) = written else {
@@ -101,7 +117,7 @@ impl<E: Environment> Server<E> {
         };
         self.answer_len = len;
         self.counters.answered(Method::BINDING.name(), 0);
-        Handled::Answer
+        behaviour.map_or(Handled::Answer, |behaviour| behaviour.handled(tuple))
     }
 }
 

@@ -65,6 +65,10 @@ pub trait Environment: Landings {
     fn disown(&mut self, tuple: FiveTuple);
     /// Which other worker owns it, on the path of a miss.
     fn other_owner(&self, tuple: FiveTuple) -> Option<WorkerId>;
+    /// Tells the worker that owns the 5-tuple that its connection is gone.
+    fn disconnected(&mut self, owner: WorkerId, tuple: FiveTuple);
+    /// Whether there is a worker of that name, which a ticket from before a restart need not know.
+    fn is_worker(&self, worker: WorkerId) -> bool;
 
     /// Has the relay socket of `relayed` report ICMP errors; they may come after it is closed.
     fn report_errors(&mut self, _relayed: RelayedAddr) {}

@@ -73,7 +73,7 @@ impl<E: Environment> Server<E> {
         let (channel, payload) = (data.channel, place_of(data.payload, buf));
         let key = Key::Channel(tuple, channel);
         if !self.goes_on(&key, now) {
-            let Some(index) = self.table.index_of(&tuple) else {
+            let Some(index) = self.index_of(tuple, now) else {
                 return self.miss(tuple);
             };
             let route = self.table.at(index).and_then(|allocation| {
@@ -105,7 +105,7 @@ impl<E: Environment> Server<E> {
         } = send;
         let key = Key::Indication(tuple, peer, fragmentation);
         if !self.goes_on(&key, now) {
-            let Some(index) = self.table.index_of(&tuple) else {
+            let Some(index) = self.index_of(tuple, now) else {
                 return self.miss(tuple);
             };
             let route = self.table.at(index).ok_or(DropReason::NoAllocation);
@@ -120,6 +120,13 @@ impl<E: Environment> Server<E> {
             }
         }
         self.carry(buf, payload)
+    }
+
+    /// Where the allocation on `tuple` stands; RFC 8016 §3.2.2: data on the 5-tuple that a client
+    /// has gone to makes it the allocation's.
+    fn index_of(&mut self, tuple: FiveTuple, now: Tick) -> Option<u32> {
+        let index = self.table.index_of(&tuple);
+        index.or_else(|| self.arrive(tuple, now))
     }
 
     fn route_of_peer(
@@ -308,13 +315,18 @@ impl<E: Environment> Server<E> {
         {
             return Err(DropReason::NoRelay);
         }
-        if allocation.permission(peer.ip(), now).is_none() {
+        let refused = if allocation.permission(peer.ip(), now).is_none() {
+            Some(DropReason::NoPermission)
+        } else if !verdict.is_admitted() {
+            Some(DropReason::PolicyRefused)
+        } else if allocation.tuple.is_nowhere() {
+            Some(DropReason::Away)
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
             allocation.meters().drops.add_shared(1);
-            return Err(DropReason::NoPermission);
-        }
-        if !verdict.is_admitted() {
-            allocation.meters().drops.add_shared(1);
-            return Err(DropReason::PolicyRefused);
+            return Err(reason);
         }
         let framing = allocation.framing(peer, now);
         let path = match framing {

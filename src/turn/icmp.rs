@@ -84,6 +84,7 @@ impl Allocation {
     fn may_hear_of(&self, peer: SocketAddr, now: Tick) -> bool {
         self.relay(AddressFamily::of(peer.ip()), now).is_some()
             && self.permission(peer.ip(), now).is_some()
+            && !self.tuple.is_nowhere()
     }
 }
 

@@ -21,6 +21,7 @@ mod address;
 mod allocate;
 mod allocation;
 mod auth;
+mod behaviour;
 mod binding;
 mod channel_bind;
 mod clock;
@@ -30,6 +31,7 @@ mod deadlines;
 mod environment;
 mod forward;
 mod icmp;
+mod mobility;
 mod nonce;
 mod outcome;
 pub mod policy;
@@ -44,6 +46,7 @@ mod run;
 mod server_config;
 pub mod stats;
 mod table;
+mod ticket;
 pub mod unvalidated;
 
 use std::collections::VecDeque;
@@ -61,6 +64,7 @@ pub(crate) use address::TupleKey;
 pub use address::{
     ClientAddr, FiveTuple, ListenerId, PeerAddr, RelayedAddr, Transport, Via, WorkerId,
 };
+pub use behaviour::{NatDiscovery, Rectangle};
 pub use binding::{BindingRequests, BindingRules};
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
@@ -70,6 +74,7 @@ pub use pseudonym::{Pseudonym, Pseudonymizer};
 pub use redirect::{Alternate, Redirect};
 pub use route::AllocationId;
 pub use server_config::{Bind, ServerConfig};
+pub use ticket::TicketKey;
 
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
@@ -81,8 +86,8 @@ use table::AllocationTable;
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 /// Allocations that [`Server::handle_timeout`] ends at once: some 0.1 ms of work.
 const EXPIRIES: usize = 64;
-/// Room for the largest response this server gives.
-const ANSWER_LEN: usize = 1_024;
+/// Room for the largest response this server gives, one with PADDING.
+const ANSWER_LEN: usize = 2_048;
 
 /// A sans-IO TURN server.
 #[derive(Debug)]
@@ -177,10 +182,17 @@ impl<E: Environment> Server<E> {
     }
 
     /// The connection of a stream or DTLS client is gone, and so is what it stood for (RFC 8656
-    /// §3.1: without it the 5-tuple is no more).
+    /// §3.1: without it the 5-tuple is no more), unless the client has a ticket to come back with.
+    /// If another worker owns the 5-tuple, that one is told.
     pub fn handle_disconnected(&mut self, tuple: FiveTuple, now: Tick) {
         self.settle();
-        self.end(&tuple, EndReason::Disconnected, now);
+        if self.table.by_tuple(&tuple).is_none() {
+            if let Some(owner) = self.environment.other_owner(tuple) {
+                self.environment.disconnected(owner, tuple);
+            }
+        } else if !self.outlives_its_connection(tuple, now) {
+            self.end(&tuple, EndReason::Disconnected, now);
+        }
     }
 
     /// Which channel numbers there are, for whoever finds the borders in a stream.
@@ -189,10 +201,10 @@ impl<E: Environment> Server<E> {
         self.config.channels
     }
 
-    /// Whether a client has an allocation here.
+    /// Whether a client has an allocation, here or with another worker.
     #[must_use]
     pub fn has_allocation(&self, tuple: FiveTuple) -> bool {
-        self.table.by_tuple(&tuple).is_some()
+        self.table.by_tuple(&tuple).is_some() || self.environment.other_owner(tuple).is_some()
     }
 
     /// Another worker gave this worker's allocation `id` notice; see [`Environment::condemn`].
@@ -253,7 +265,8 @@ impl<E: Environment> Server<E> {
         self.events.pop_front()
     }
 
-    /// The response to the datagram that was handled last, if that said [`Handled::Answer`].
+    /// The response to the datagram that was handled last, if that said [`Handled::Answer`]
+    /// or [`Handled::AnswerBy`].
     #[must_use]
     pub fn answer(&self) -> &[u8] {
         self.answer.get(..self.answer_len).unwrap_or_default()
@@ -420,9 +433,15 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.remove(tuple) else {
             return;
         };
-        let over = self.counters.over(tuple.listener.transport());
+        let over = self.counters.over(allocation.tuple.listener.transport());
         over.allocations.fetch_sub(1, Ordering::Relaxed);
-        self.environment.disown(*tuple);
+        let mobility = allocation.mobility.as_ref();
+        let next = mobility.and_then(|mobility| mobility.next);
+        for tuple in [Some(allocation.tuple), next].into_iter().flatten() {
+            if !tuple.is_nowhere() {
+                self.environment.disown(tuple);
+            }
+        }
         self.environment
             .release(allocation.subject, &allocation.standing);
         self.count_allocations();

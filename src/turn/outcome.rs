@@ -17,6 +17,8 @@ pub enum Handled {
     Forward(Forward),
     /// Send [`Server::answer`](super::Server::answer) back to where the datagram came from.
     Answer,
+    /// Send [`Server::answer`](super::Server::answer) to that client, by that listener.
+    AnswerBy(FiveTuple),
     /// Nothing is to be sent, and nothing is wrong.
     Consumed,
     /// Dropped without an answer, and counted.
@@ -117,6 +119,13 @@ pub enum Event {
         tuple: FiveTuple,
         /// Whose it is.
         subject: Subject,
+    },
+    /// An allocation followed its client to another 5-tuple.
+    Moved {
+        /// Its opaque name.
+        id: AllocationId,
+        /// Its client now, and the listener it uses.
+        tuple: FiveTuple,
     },
     /// An allocation is gone. Other workers may still be adding the last packets to its meters.
     Closed {

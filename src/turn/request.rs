@@ -11,6 +11,7 @@ use crate::turn::auth::{Authenticated, OFFERED, Signature, Source, Unauthenticat
 use crate::turn::binding::BindingRequests;
 use crate::turn::clock::{Clock, Tick};
 use crate::turn::environment::Environment;
+use crate::turn::mobility::Resumed;
 use crate::turn::nonce::Features;
 use crate::turn::stats::{AuthFailure, DropReason};
 use crate::turn::{EndReason, Handled, Server};
@@ -50,6 +51,7 @@ impl Reject {
     pub(crate) const BAD_REQUEST: Self = Self::new(400, "Bad Request");
     pub(crate) const UNAUTHENTICATED: Self = Self::new(401, "Unauthorized");
     pub(crate) const FORBIDDEN: Self = Self::new(403, "Forbidden");
+    pub(crate) const MOBILITY_FORBIDDEN: Self = Self::new(405, "Mobility Forbidden");
     pub(crate) const UNKNOWN_ATTRIBUTE: Self = Self::new(420, "Unknown Attribute");
     pub(crate) const ALLOCATION_MISMATCH: Self = Self::new(437, "Allocation Mismatch");
     pub(crate) const STALE_NONCE: Self = Self::new(438, "Stale Nonce");
@@ -146,11 +148,19 @@ impl<E: Environment> Server<E> {
             clock,
             auth,
         };
-        let outcome = self.judge(&request);
-        if let Err(reject) = outcome {
-            return self.reject(&request, reject);
+        // RFC 8016 §3.2.2: the ticket says which allocation is meant, not the 5-tuple.
+        let outcome = if request.message.method() == Method::REFRESH
+            && request.message.has(AttributeType::MOBILITY_TICKET)
+        {
+            self.resume(&request)
+        } else {
+            self.judge(&request).map(|()| Resumed::Here)
+        };
+        match outcome {
+            Ok(Resumed::Here) => self.way_of_success(&request),
+            Ok(Resumed::Elsewhere(owner)) => Handled::Elsewhere(owner),
+            Err(reject) => self.reject(&request, reject),
         }
-        Handled::Answer
     }
 
     /// What an authenticated request must pass before its method is looked at.
@@ -175,11 +185,15 @@ impl<E: Environment> Server<E> {
             self.counters.auth_failed(AuthFailure::Expired);
             return Err(Reject::UNAUTHENTICATED);
         }
-        if Self::has_unknown(&request.message) {
+        let served = self.served(request.tuple, &request.message);
+        if Self::unknown(&request.message, served).next().is_some() {
             return Err(Reject::UNKNOWN_ATTRIBUTE);
         }
         if self.is_redirected(request.tuple, &request.message) {
             return Err(Reject::TRY_ALTERNATE);
+        }
+        if method != Method::ALLOCATE {
+            self.arrive(request.tuple, request.clock.now);
         }
         match method {
             Method::BINDING => self.answer_binding(request),
@@ -229,7 +243,8 @@ impl<E: Environment> Server<E> {
         if reject == Reject::TRY_ALTERNATE {
             return self.redirect(request.tuple, &request.message, signed);
         }
-        self.write_error(&request.message, reject, signed)
+        let served = self.served(request.tuple, &request.message);
+        self.write_error_where(&request.message, reject, signed, served)
     }
 
     /// RFC 8489 §9.2.4: 401, 438 or 400 for a request that did not authenticate.
@@ -317,11 +332,22 @@ impl<E: Environment> Server<E> {
         reject: Reject,
         signed: Option<(&LongTermKey, Signature)>,
     ) -> Handled {
+        self.write_error_where(message, reject, signed, &[])
+    }
+
+    /// The same where the attributes `served` are known too.
+    pub(crate) fn write_error_where(
+        &mut self,
+        message: &Message<'_>,
+        reject: Reject,
+        signed: Option<(&LongTermKey, Signature)>,
+        served: &[AttributeType],
+    ) -> Handled {
         let (method, id) = (message.method(), message.transaction_id());
         let mut unknown = [AttributeType::USERNAME; MAX_UNKNOWN];
         let mut count = 0;
         if reject == Reject::UNKNOWN_ATTRIBUTE {
-            for (place, kind) in unknown.iter_mut().zip(message.unknown_required(KNOWN)) {
+            for (place, kind) in unknown.iter_mut().zip(Self::unknown(message, served)) {
                 *place = kind;
                 count += 1;
             }
@@ -358,9 +384,15 @@ impl<E: Environment> Server<E> {
         Handled::Answer
     }
 
-    /// Whether `message` carries a comprehension-required attribute that no request should.
-    pub(crate) fn has_unknown(message: &Message<'_>) -> bool {
-        message.unknown_required(KNOWN).next().is_some()
+    /// The comprehension-required attributes of `message` that neither a request of any method nor
+    /// one where `served` are known should carry.
+    pub(crate) fn unknown(
+        message: &Message<'_>,
+        served: &[AttributeType],
+    ) -> impl Iterator<Item = AttributeType> {
+        message
+            .unknown_required(KNOWN)
+            .filter(|kind| !served.contains(kind))
     }
 }
 

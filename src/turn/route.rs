@@ -260,6 +260,9 @@ impl Landing {
         if !self.until().holds(now) {
             return Err(DropReason::NoLanding);
         }
+        if self.client.is_nowhere() {
+            return Err(DropReason::Away);
+        }
         if self.same_call_only {
             return Err(DropReason::OtherCall);
         }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use crate::proto::ChannelRange;
+use crate::turn::behaviour::NatDiscovery;
 use crate::turn::binding::BindingRules;
 use crate::turn::credential::Credentials;
 use crate::turn::nonce::NonceKey;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::redirect::Alternate;
+use crate::turn::ticket::TicketKey;
 
 /// When a relayed address gets a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,4 +53,8 @@ pub struct ServerConfig {
     /// Whether this server is being emptied: allocations live on, and new ones are for the
     /// alternate servers if there are any. Nothing in the daemon sets it yet.
     pub draining: bool,
+    /// RFC 8016: what tickets are sealed with, if allocations may move.
+    pub tickets: Option<TicketKey>,
+    /// RFC 5780: which listeners tell how a NAT behaves.
+    pub nat_discovery: NatDiscovery,
 }

@@ -123,6 +123,8 @@ labels! {
         /// An ICMP error that no client is told of: about a hidden peer or one without a
         /// permission, of a type that says nothing of a datagram, or one too many.
         Icmp => "icmp",
+        /// The client's connection is gone, and it may come back with its ticket.
+        Away => "client_away",
         /// The kernel refused the send, or its buffer was full.
         SendRefused => "send_refused",
         /// The ring to another worker was full.
@@ -226,7 +228,7 @@ impl Meters {
 
 /// A response code, as the metrics count them: the class's own 0 for success.
 const CODES: &[u16] = &[
-    0, 300, 400, 401, 403, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508,
+    0, 300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508,
 ];
 const METHODS: &[&str] = &[
     "binding",
@@ -264,6 +266,8 @@ pub struct Counters {
     pub allocations: AtomicU64,
     /// Allocations ever made.
     pub allocations_total: Counter,
+    /// How often a client took its allocation to another 5-tuple.
+    pub moved: Counter,
     /// Datagrams handed to the worker that owns their 5-tuple.
     pub misdirected: Counter,
     /// Nanoseconds for which the worker was not waiting.

@@ -78,6 +78,8 @@ pub(crate) struct AllocationTable {
     slots: Slots,
     by_tuple: HashTable<u32>,
     by_id: HashTable<u32>,
+    /// By the 5-tuple that an allocation's client has gone to and not used yet (RFC 8016 §3.2.2).
+    by_next: HashTable<u32>,
     hasher: foldhash::quality::RandomState,
     deadlines: Deadlines,
 }
@@ -91,14 +93,34 @@ impl AllocationTable {
             .copied()
     }
 
-    /// The allocation on `tuple`.
-    pub(crate) fn by_tuple(&self, tuple: &FiveTuple) -> Option<&Allocation> {
-        self.slots.get(self.index_of(tuple)?)
+    /// The same for the 5-tuple that its client has gone to.
+    fn index_of_next(&self, tuple: &FiveTuple) -> Option<u32> {
+        // Most often nobody is on the way.
+        if self.by_next.is_empty() {
+            return None;
+        }
+        let is_it = |index: &u32| self.next_of(*index).is_some_and(|next| next == *tuple);
+        self.by_next
+            .find(self.hasher.hash_one(tuple), is_it)
+            .copied()
     }
 
-    /// The allocation on `tuple`, to be changed.
+    fn next_of(&self, index: u32) -> Option<FiveTuple> {
+        self.slots.get(index)?.mobility.as_ref()?.next
+    }
+
+    fn index_of_either(&self, tuple: &FiveTuple) -> Option<u32> {
+        self.index_of(tuple).or_else(|| self.index_of_next(tuple))
+    }
+
+    /// The allocation on `tuple`, or whose client has gone there.
+    pub(crate) fn by_tuple(&self, tuple: &FiveTuple) -> Option<&Allocation> {
+        self.slots.get(self.index_of_either(tuple)?)
+    }
+
+    /// The same, to be changed.
     pub(crate) fn by_tuple_mut(&mut self, tuple: &FiveTuple) -> Option<&mut Allocation> {
-        let index = self.index_of(tuple)?;
+        let index = self.index_of_either(tuple)?;
         self.slots.get_mut(index)
     }
 
@@ -139,26 +161,101 @@ impl AllocationTable {
 
     /// Takes in an allocation whose 5-tuple is free.
     pub(crate) fn insert(&mut self, allocation: Allocation) {
-        let (tuple, id, armed) = (allocation.tuple, allocation.id, allocation.armed);
+        let (id, armed) = (allocation.id, allocation.armed);
         let index = self.slots.insert(allocation);
-        let Self { slots, hasher, .. } = self;
-        self.by_tuple
-            .insert_unique(hasher.hash_one(tuple), index, |index| {
-                slots.get(*index).map_or(0, |a| hasher.hash_one(a.tuple))
-            });
+        self.index(index);
+        let Self { slots, .. } = self;
         self.by_id
             .insert_unique(id.0, index, |index| slots.get(*index).map_or(0, |a| a.id.0));
         self.deadlines.arm(index, None, armed);
     }
 
-    /// Takes an allocation out.
-    pub(crate) fn remove(&mut self, tuple: &FiveTuple) -> Option<Allocation> {
-        let index = self.index_of(tuple)?;
-        let allocation = self.slots.remove(index)?;
-        let is_it = |other: &u32| *other == index;
-        if let Ok(entry) = self.by_tuple.find_entry(self.hasher.hash_one(tuple), is_it) {
+    /// Has what stands at `index` found by its 5-tuple.
+    fn index(&mut self, index: u32) {
+        let Self {
+            slots,
+            hasher,
+            by_tuple,
+            ..
+        } = self;
+        let hash = |index: &u32| slots.get(*index).map_or(0, |a| hasher.hash_one(a.tuple));
+        by_tuple.insert_unique(hash(&index), index, hash);
+    }
+
+    /// Has what stands at `index` no longer found by `tuple`.
+    fn forget(&mut self, index: u32, tuple: &FiveTuple) {
+        let (hash, is_it) = (self.hasher.hash_one(tuple), |other: &u32| *other == index);
+        if let Ok(entry) = self.by_tuple.find_entry(hash, is_it) {
             entry.remove();
         }
+    }
+
+    /// Puts the allocation on `tuple` on another, which is free.
+    pub(crate) fn readdress(&mut self, tuple: &FiveTuple, to: FiveTuple) {
+        let Some(index) = self.index_of(tuple) else {
+            return;
+        };
+        self.forget(index, tuple);
+        if let Some(allocation) = self.slots.get_mut(index) {
+            allocation.tuple = to;
+        }
+        self.index(index);
+    }
+
+    /// Notes where the client of the mobile allocation on `tuple` has gone, a 5-tuple that is free,
+    /// or that it has gone nowhere. Where it had gone before.
+    pub(crate) fn set_next(
+        &mut self,
+        tuple: &FiveTuple,
+        next: Option<FiveTuple>,
+    ) -> Option<FiveTuple> {
+        let index = self.index_of(tuple)?;
+        let Self {
+            slots,
+            hasher,
+            by_next,
+            ..
+        } = self;
+        let mobility = slots.get_mut(index)?.mobility.as_mut()?;
+        let before = std::mem::replace(&mut mobility.next, next);
+        if let Some(before) = before {
+            let is_it = |other: &u32| *other == index;
+            if let Ok(entry) = by_next.find_entry(hasher.hash_one(before), is_it) {
+                entry.remove();
+            }
+        }
+        let hash = |index: &u32| {
+            let mobility = slots.get(*index).and_then(|a| a.mobility.as_ref());
+            let next = mobility.and_then(|mobility| mobility.next);
+            next.map_or(0, |next| hasher.hash_one(next))
+        };
+        if next.is_some() {
+            by_next.insert_unique(hash(&index), index, hash);
+        }
+        before
+    }
+
+    /// Puts the allocation whose client has gone to `tuple` there; where it stands, and on which
+    /// 5-tuple it was.
+    pub(crate) fn arrive(&mut self, tuple: &FiveTuple) -> Option<(u32, FiveTuple)> {
+        let index = self.index_of_next(tuple)?;
+        let old = self.slots.get(index)?.tuple;
+        self.set_next(&old, None);
+        self.readdress(&old, *tuple);
+        Some((index, old))
+    }
+
+    /// Takes an allocation out.
+    pub(crate) fn remove(&mut self, tuple: &FiveTuple) -> Option<Allocation> {
+        let tuple = self.by_tuple(tuple)?.tuple;
+        let index = self.index_of(&tuple)?;
+        let next = self.set_next(&tuple, None);
+        self.forget(index, &tuple);
+        let mut allocation = self.slots.remove(index)?;
+        if let Some(mobility) = &mut allocation.mobility {
+            mobility.next = next;
+        }
+        let is_it = |other: &u32| *other == index;
         if let Ok(entry) = self.by_id.find_entry(allocation.id.0, is_it) {
             entry.remove();
         }
@@ -169,7 +266,7 @@ impl AllocationTable {
     /// Makes sure that the allocation on `tuple` is looked at when its first relay ends. A moment
     /// that moved away is left to come and found to be early.
     pub(crate) fn rearm(&mut self, tuple: &FiveTuple) {
-        let Some(index) = self.index_of(tuple) else {
+        let Some(index) = self.index_of_either(tuple) else {
             return;
         };
         let Some(allocation) = self.slots.get_mut(index) else {
@@ -238,7 +335,14 @@ impl AllocationTable {
         if self.deadlines.len() != count {
             return Err("an allocation is not in the queue of deadlines exactly once");
         }
+        let mut on_the_way = 0;
         for (index, allocation) in self.slots.iter() {
+            if let Some(next) = self.next_of(index) {
+                on_the_way += 1;
+                if self.index_of(&next).is_some() || self.index_of_next(&next) != Some(index) {
+                    return Err("a client has gone to another allocation's 5-tuple");
+                }
+            }
             let by_id = self.by_id(allocation.id).map(|a| a.tuple);
             if self.index_of(&allocation.tuple) != Some(index) || by_id != Some(allocation.tuple) {
                 return Err("an index points at another allocation");
@@ -246,6 +350,9 @@ impl AllocationTable {
             if allocation.relays.is_empty() {
                 return Err("an allocation has no relayed transport address");
             }
+        }
+        if self.by_next.len() != on_the_way {
+            return Err("clients on the way and their index differ in number");
         }
         Ok(())
     }

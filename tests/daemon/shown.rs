@@ -11,10 +11,11 @@ use crate::loopback::message::Received;
 use crate::loopback::plane::V4;
 
 /// What an operator's dashboards ask for.
-const METRICS: [&str; 16] = [
+const METRICS: [&str; 17] = [
     "build_info",
     "allocations",
     "allocations_total",
+    "allocations_moved_total",
     "packets_total",
     "bytes_total",
     "requests_total",

@@ -11,6 +11,7 @@
 #[path = "../loopback/mod.rs"]
 mod loopback;
 
+mod behaviour;
 mod binding;
 mod bursts;
 mod deadlines;
@@ -20,6 +21,7 @@ mod families;
 mod hairpin;
 mod headers;
 mod misdirected;
+mod mobility;
 mod network;
 mod relay;
 mod siege;

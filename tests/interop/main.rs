@@ -1,5 +1,6 @@
-//! Clients that others wrote, against the relay: coturn's `turnutils_uclient`,
-//! the TURN client and ICE agent of `aioice`, the TURN client of webrtc-rs, and `turn-client-proto`.
+//! Clients that others wrote, against the relay: coturn's `turnutils_uclient` and
+//! `turnutils_natdiscovery`, the TURN client and ICE agent of `aioice`, the TURN client of webrtc-rs,
+//! and `turn-client-proto`.
 
 #![expect(
     clippy::expect_used,
@@ -12,6 +13,7 @@ mod lab;
 
 mod aioice;
 mod load;
+mod natdiscovery;
 mod turn_proto;
 mod uclient;
 mod webrtc;

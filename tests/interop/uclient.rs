@@ -88,7 +88,13 @@ fn run_over(
         Counterpart::Clients => Peers::Relay,
         Counterpart::Echo(_) => Peers::Any,
     };
-    let relay = Relay::start(&lab, Kind::under_test(), peers, "rfc5766");
+    let moves = flags.contains(&"-M");
+    let settings: &[_] = if moves {
+        &[("TACITURN_FEATURES__MOBILITY", "true")]
+    } else {
+        &[]
+    };
+    let relay = Relay::start_with(&lab, Kind::under_test(), peers, "rfc5766", settings);
     let server: IpAddr = match server {
         Family::V4 => SERVICE.v4.into(),
         Family::V6 => SERVICE.v6.into(),
@@ -120,6 +126,14 @@ fn run_over(
 
     let seen = uclient.output();
     assert!(status.success(), "{status}\n{seen}");
+    if moves && relay.is_taciturn() {
+        let numbers = relay.numbers();
+        let moved = numbers
+            .lines()
+            .find_map(|line| line.strip_prefix("taciturn_allocations_moved_total "));
+        let moved = moved.and_then(|moved| moved.parse::<u32>().ok());
+        assert!(moved.is_some_and(|moved| moved >= clients), "{moved:?}");
+    }
     relay.stop();
     let expected = clients * MESSAGES;
     for total in [
@@ -201,4 +215,27 @@ fn clients_reach_a_plain_ipv6_peer() {
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_with_a_dual_allocation_reach_each_other() {
     run_over_all(Family::V4, Counterpart::Clients, 10, &["-c", "-X"]);
+}
+
+/// RFC 8016: each client takes its allocation to another port before it sends, and shows its ticket
+/// twice, as if the answer had been lost.
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_that_moved_lose_no_packet() {
+    let echo = Counterpart::Echo(Family::V4);
+    eprintln!("{}", run(Family::V4, echo, 10, &["-M", "-c"]));
+    // Not over TLS and DTLS, where this client frees what it has freed already when it moves.
+    for over in [Over::Udp, Over::Tcp] {
+        let seen = run_over(over, Family::V4, Counterpart::Clients, 10, &["-M", "-c"]);
+        eprintln!("{over:?}:\n{seen}");
+    }
+    let by_indications = ["-M", "-c", "-s"];
+    eprintln!(
+        "{}",
+        run(Family::V4, Counterpart::Clients, 10, &by_indications)
+    );
+    eprintln!(
+        "{}",
+        run(Family::V6, Counterpart::Clients, 10, &["-M", "-c", "-x"])
+    );
 }

@@ -68,10 +68,22 @@ pub(crate) struct Relay<'lab> {
 impl<'lab> Relay<'lab> {
     /// Returns once the relay is ready.
     pub(crate) fn start(lab: &'lab Lab, kind: Kind, peers: Peers, channels: &str) -> Self {
-        let command = match kind {
+        Self::start_with(lab, kind, peers, channels, &[])
+    }
+
+    /// The same with settings of this relay's as its environment gives them.
+    pub(crate) fn start_with(
+        lab: &'lab Lab,
+        kind: Kind,
+        peers: Peers,
+        channels: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut command = match kind {
             Kind::Taciturn => taciturn(lab, peers, channels),
             Kind::Coturn => coturn(lab, peers),
         };
+        command.envs(settings.iter().copied());
         let process = Process::spawn("relay", command, lab.directory());
         let mut relay = Self { lab, kind, process };
         relay.wait_until_ready();

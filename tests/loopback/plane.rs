@@ -1,7 +1,7 @@
 //! A data plane in this process, on loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,8 +14,11 @@ use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, 
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
-use taciturn::turn::{Alternate, Bind, BindingRules, NonceKey, ServerConfig, Transport};
+use taciturn::turn::{
+    Alternate, Bind, BindingRules, NatDiscovery, NonceKey, ServerConfig, TicketKey, Transport,
+};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use super::client::{Client, Credential};
 use super::eventually;
@@ -45,6 +48,10 @@ pub(crate) struct Setup {
     pub(crate) one_port: bool,
     pub(crate) trusted: Vec<&'static str>,
     pub(crate) binding: BindingRules,
+    pub(crate) mobility: bool,
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Whether the listeners form a rectangle that serves RFC 5780.
+    pub(crate) nat_discovery: bool,
 }
 
 impl Setup {
@@ -66,6 +73,12 @@ impl Setup {
             allow: Vec::new(),
             strict: false,
             binding: BindingRules::default(),
+            mobility: false,
+            listen: vec![
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+                SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
+            ],
+            nat_discovery: false,
             stream_workers: 0,
             one_port: false,
             trusted: Vec::new(),
@@ -101,10 +114,7 @@ impl Setup {
         let [cert, key] = certificate(directory.path(), "turn.test");
         let keys = TlsKeys::load(vec![KeyFiles { cert, key }]).unwrap();
         let config = Config {
-            listen: vec![
-                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
-                SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
-            ],
+            listen: self.listen.clone(),
             listen_tcp: streams.clone(),
             listen_tls: streams,
             listen_dtls: if cfg!(feature = "dtls") && self.stream_workers > 0 {
@@ -169,6 +179,14 @@ impl Setup {
             binding: self.binding.clone(),
             alternate: Alternate::default(),
             draining: false,
+            tickets: self
+                .mobility
+                .then(|| TicketKey::new(Zeroizing::new([3; 32]))),
+            nat_discovery: if self.nat_discovery {
+                NatDiscovery::new(&self.listen, &self.listen)
+            } else {
+                NatDiscovery::default()
+            },
         })
     }
 }
@@ -207,8 +225,18 @@ impl Plane {
     /// A client of a user of its own, over this transport and IPv4.
     pub(crate) fn client_over(&mut self, transport: Transport) -> Client {
         let mut client = self.client(V4);
+        self.reconnect(&mut client, transport);
+        client
+    }
+
+    /// Takes a client to another socket, or a connection of this transport; what it had before.
+    pub(crate) fn reconnect(
+        &self,
+        client: &mut Client,
+        transport: Transport,
+    ) -> (UdpSocket, Option<Stream>) {
         let server = self.reached_over(transport);
-        client.stream = match transport {
+        let stream = match transport {
             Transport::Udp | Transport::Dtls => None,
             Transport::Tcp => Some(Stream::tcp(server)),
             Transport::Tls => Some(Stream::tls(server)),
@@ -218,7 +246,9 @@ impl Plane {
             client.dtls = Some(super::dtls::Dtls::connect(server));
         }
         client.server = server;
-        client
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = std::mem::replace(&mut client.socket, socket);
+        (socket, std::mem::replace(&mut client.stream, stream))
     }
 
     /// The same with a relayed address.

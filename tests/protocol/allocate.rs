@@ -274,7 +274,7 @@ fn an_allocation_that_ends_says_how_and_when() {
         .events(0)
         .into_iter()
         .filter_map(|event| match event {
-            Event::Opened { .. } => None,
+            Event::Opened { .. } | Event::Moved { .. } => None,
             Event::Closed { reason, lived, .. } => Some((reason, lived.as_secs())),
         })
         .collect();

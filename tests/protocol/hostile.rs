@@ -91,6 +91,7 @@ fn mutated_messages_do_no_harm() {
             }
             Outcome::Dropped(_) => dropped += 1,
             Outcome::Client { .. } | Outcome::Peer { .. } | Outcome::Consumed => {}
+            Outcome::AnswerBy(..) => panic!("NAT behaviour discovery is off"),
             Outcome::Elsewhere(_) => panic!("there is one worker"),
         }
         if n % 1_000 == 0 {

@@ -35,7 +35,7 @@ fn held(world: &World) -> usize {
 /// Why allocations of a worker ended.
 fn closed(world: &mut World, worker: u16) -> Vec<EndReason> {
     let reason = |event| match event {
-        Event::Opened { .. } => None,
+        Event::Opened { .. } | Event::Moved { .. } => None,
         Event::Closed { reason, .. } => Some(reason),
     };
     world

@@ -2,14 +2,24 @@
 
 use std::net::SocketAddr;
 
-use taciturn::proto::{AddressFamily, RequestedAddressFamily};
+use taciturn::proto::{AddressFamily, MobilityTicket, RequestedAddressFamily};
+use taciturn::turn::{ListenerId, Transport};
 
 use super::client::{Client, SUCCESS};
+use super::message::Received;
 use super::servers::{Outcome, Setup, World};
 
 pub const ALICE: &str = "198.51.100.1:1000";
 pub const BOB: &str = "198.51.100.2:2000";
 pub const CAROL: &str = "198.51.100.3:3000";
+
+/// Asks for a ticket.
+pub const ASK: MobilityTicket<'static> = MobilityTicket(b"");
+
+/// What reaches Alice of [`Call::bob_talks`].
+pub fn to_alice() -> Received {
+    Received::Channel(0x4000, b"to alice".to_vec())
+}
 
 /// How a client sends and wants to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +87,36 @@ impl Call {
             a,
             b,
         }
+    }
+
+    /// Alice is on this transport and has a ticket; both have a channel to the other.
+    #[track_caller]
+    pub fn mobile(setup: Setup, transport: Transport) -> (Self, Vec<u8>) {
+        let mut world = setup.world();
+        let mut alice = world.client("alice", ALICE);
+        alice.tuple.listener = ListenerId::new(transport, 0);
+        let mut bob = world.client("bob", BOB);
+        let (a, ticket) = alice.allocate_mobile(&mut world);
+        let b = bob.allocate(&mut world);
+        let mut call = Self {
+            world,
+            alice,
+            bob,
+            a,
+            b,
+        };
+        call.admit(Framing::Channel(0x4000), Framing::Channel(0x4001));
+        (call, ticket)
+    }
+
+    /// Alice sends on her channel from where this client is.
+    pub fn alice_at(&mut self, alice: &Client) -> Outcome {
+        alice.channel_data(&mut self.world, 0x4000, b"to bob")
+    }
+
+    /// Bob sends on his channel, which reaches Alice as [`to_alice`].
+    pub fn bob_talks(&mut self) -> Outcome {
+        self.bob.channel_data(&mut self.world, 0x4001, b"to alice")
     }
 
     /// Each permits the other.

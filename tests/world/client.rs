@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use taciturn::proto::{
     AdditionalAddressFamily, AddressFamily, Algorithm, AttributeType, ChannelNumber,
-    ChannelNumberAttribute, ChannelRange, Class, Data, Lifetime, Method, Nonce, PasswordAlgorithms,
-    Realm, RequestedTransport, Username, XorPeerAddress, frame_channel_data,
+    ChannelNumberAttribute, ChannelRange, Class, Data, Lifetime, Method, MobilityTicket, Nonce,
+    PasswordAlgorithms, Realm, RequestedTransport, Username, XorPeerAddress, frame_channel_data,
 };
 use taciturn::turn::{ClientAddr, FiveTuple, ListenerId, WorkerId};
 
@@ -212,6 +212,23 @@ impl Client {
     pub fn allocate_with(&mut self, world: &mut World, fill: impl Fn(Build) -> Build) -> Answer {
         self.request(world, Method::ALLOCATE, |request| {
             fill(request.with(&RequestedTransport::UDP))
+        })
+    }
+
+    /// Allocates a relayed IPv4 address that the client may take along, with the ticket for it;
+    /// panics if that is refused.
+    #[track_caller]
+    pub fn allocate_mobile(&mut self, world: &mut World) -> (SocketAddr, Vec<u8>) {
+        let answer = self.allocate_with(world, |request| request.with(&MobilityTicket(b"")));
+        assert_eq!(answer.code(), SUCCESS);
+        (answer.relayed()[0], answer.ticket().unwrap())
+    }
+
+    /// Refreshes with a ticket.
+    #[track_caller]
+    pub fn resume(&mut self, world: &mut World, ticket: &[u8]) -> Answer {
+        self.request(world, Method::REFRESH, |request| {
+            request.with(&MobilityTicket(ticket))
         })
     }
 

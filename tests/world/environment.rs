@@ -30,6 +30,7 @@ pub struct House {
     /// Where clients reach it, by the listeners' places.
     pub listeners: Vec<SocketAddr>,
     pub condemned: Vec<(WorkerId, AllocationId)>,
+    pub disconnected: Vec<(WorkerId, FiveTuple)>,
     pub ports: PortPool,
     pub users: Users,
     pub unvalidated: Unvalidated,
@@ -37,6 +38,8 @@ pub struct House {
     pub taken: HashSet<u16>,
     /// Whether the kernel has no descriptors left.
     pub exhausted: bool,
+    /// How many workers there are.
+    pub workers: u16,
     /// How often landings were published.
     pub published: u64,
 }
@@ -55,11 +58,13 @@ impl House {
             owners: HashMap::new(),
             listeners: Vec::new(),
             condemned: Vec::new(),
+            disconnected: Vec::new(),
             ports: PortPool::new(addresses, ports, Duration::from_secs(60), rng),
             users: Users::default(),
             unvalidated: Unvalidated::new(unvalidated),
             taken: HashSet::new(),
             exhausted: false,
+            workers: 1,
             published: 0,
         }))
     }
@@ -153,6 +158,14 @@ impl Environment for Room {
     fn listening(&self, listener: ListenerId) -> Option<SocketAddr> {
         let house = self.house.borrow();
         house.listeners.get(usize::from(listener.place())).copied()
+    }
+
+    fn disconnected(&mut self, owner: WorkerId, tuple: FiveTuple) {
+        self.house.borrow_mut().disconnected.push((owner, tuple));
+    }
+
+    fn is_worker(&self, worker: WorkerId) -> bool {
+        worker.0 < self.house.borrow().workers
     }
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {

@@ -10,8 +10,8 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use taciturn::proto::{
     AddressErrorCode, Algorithm, Attribute, AttributeType, ChannelData, Class, Data, ErrorCode,
-    HEADER_LEN, Icmp, Lifetime, Message, Method, Nonce, PasswordAlgorithm, Realm, ReservationToken,
-    TransactionId, Writer, XorMappedAddress, XorPeerAddress, XorRelayedAddress,
+    HEADER_LEN, Icmp, Lifetime, Message, Method, MobilityTicket, Nonce, PasswordAlgorithm, Realm,
+    ReservationToken, TransactionId, Writer, XorMappedAddress, XorPeerAddress, XorRelayedAddress,
 };
 
 /// The algorithms that this server offers, the preferred one first.
@@ -216,6 +216,12 @@ impl Answer {
 
     pub fn token(&self) -> Option<[u8; 8]> {
         self.find::<ReservationToken>().map(|token| token.0)
+    }
+
+    /// The mobility ticket.
+    pub fn ticket(&self) -> Option<Vec<u8>> {
+        self.find::<MobilityTicket<'_>>()
+            .map(|ticket| ticket.0.to_vec())
     }
 
     pub fn nonce(&self) -> Option<String> {

@@ -20,7 +20,8 @@ use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
     AllocationId, Alternate, Bind, BindingRules, Clock, Event, FiveTuple, Fragmentation, Handled,
-    NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig, Target, Tick, WorkerId,
+    ListenerId, NatDiscovery, NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig, Target, Tick,
+    TicketKey, WorkerId,
 };
 use zeroize::Zeroizing;
 
@@ -37,6 +38,17 @@ pub const RELAY_V6: &str = "2001:db8:7::7";
 /// Where the servers listen.
 pub const LISTENER_V4: &str = "203.0.113.7:3478";
 pub const LISTENER_V6: &str = "[2001:db8:7::7]:3478";
+/// The UDP listeners by their place: those two, and what makes a rectangle of each (RFC 5780 §6).
+pub const LISTENERS: [&str; 8] = [
+    LISTENER_V4,
+    LISTENER_V6,
+    "203.0.113.7:3479",
+    "203.0.113.77:3478",
+    "203.0.113.77:3479",
+    "[2001:db8:7::7]:3479",
+    "[2001:db8:7::77]:3478",
+    "[2001:db8:7::77]:3479",
+];
 /// When every world begins, by the wall clock.
 pub const BEGIN_UNIX: u64 = 1_800_000_000;
 /// How long credentials last that a test does not mint by itself.
@@ -67,6 +79,10 @@ pub struct Setup {
     pub binding: BindingRules,
     pub alternate: Alternate,
     pub draining: bool,
+    /// Whether allocations may move.
+    pub mobility: bool,
+    /// The listeners that form rectangles.
+    pub nat_discovery: Vec<&'static str>,
     pub seed: u64,
 }
 
@@ -97,6 +113,8 @@ impl Default for Setup {
             binding: BindingRules::default(),
             alternate: Alternate::default(),
             draining: false,
+            mobility: false,
+            nat_discovery: Vec::new(),
             seed: 1,
         }
     }
@@ -156,6 +174,17 @@ impl Setup {
             binding: self.binding.clone(),
             alternate: self.alternate.clone(),
             draining: self.draining,
+            tickets: self
+                .mobility
+                .then(|| TicketKey::new(Zeroizing::new([3; 32]))),
+            nat_discovery: NatDiscovery::new(
+                &self
+                    .nat_discovery
+                    .iter()
+                    .map(|text| at(text))
+                    .collect::<Vec<_>>(),
+                &LISTENERS.map(at),
+            ),
         })
     }
 
@@ -163,6 +192,7 @@ impl Setup {
         let config = self.config();
         let house = House::new(&self.relays, &self.ports, self.unvalidated, self.seed);
         house.borrow_mut().listeners = [LISTENER_V4, LISTENER_V6].map(at).to_vec();
+        house.borrow_mut().workers = self.workers;
         let servers = (0..self.workers)
             .map(|worker| {
                 let room = Room {
@@ -192,6 +222,8 @@ impl Setup {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Answer(Answer),
+    /// An answer that leaves for another port, or by another listener.
+    AnswerBy(FiveTuple, Answer),
     Client {
         to: FiveTuple,
         bytes: Vec<u8>,
@@ -225,6 +257,16 @@ impl Outcome {
             panic!("no answer: {self:?}");
         };
         answer
+    }
+
+    /// The response to a request on `asked`, with the client and the listener it left by; panics
+    /// if there is none.
+    #[track_caller]
+    pub fn left(self, asked: FiveTuple) -> (FiveTuple, Answer) {
+        if let Self::AnswerBy(by, answer) = self {
+            return (by, answer);
+        }
+        (asked, self.answer())
     }
 
     /// Where it went from and to outside this server, and what; panics if it did not.
@@ -347,6 +389,7 @@ impl World {
         assert_eq!(server.check_invariants(), Ok(()));
         match handled {
             Handled::Answer => Outcome::Answer(Answer(server.answer().to_vec())),
+            Handled::AnswerBy(by) => Outcome::AnswerBy(by, Answer(server.answer().to_vec())),
             Handled::Forward(forward) => {
                 let bytes = forwarded(server, &self.buf, &forward);
                 match forward.to {
@@ -367,6 +410,13 @@ impl World {
             Handled::Dropped(reason) => Outcome::Dropped(reason),
             Handled::Elsewhere(owner) => Outcome::Elsewhere(owner),
         }
+    }
+
+    /// The connection of `client` is gone, as its worker notices.
+    pub fn disconnect(&mut self, client: &Client) {
+        let server = &mut self.servers[usize::from(client.worker.0)];
+        server.handle_disconnected(client.tuple, self.clock.now);
+        assert_eq!(server.check_invariants(), Ok(()));
     }
 
     /// Time passes, and the workers do what is due.
@@ -460,6 +510,12 @@ impl World {
         let house = self.house.borrow();
         house.sockets.contains_key(&RelayedAddr::new(relayed))
     }
+}
+
+/// The listener at one of [`LISTENERS`].
+pub fn listener(address: &str) -> ListenerId {
+    let mut places = (0..).zip(LISTENERS);
+    ListenerId(places.find(|(_, at)| *at == address).unwrap().0)
 }
 
 pub fn ip(text: &str) -> IpAddr {

@@ -1,14 +1,15 @@
 //! What of STUN and its extensions is served, and at which listeners.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::Checker;
 use crate::config::Features;
+use crate::config::Listen;
 use crate::config::file::{self, TextOr};
 use crate::config::key::Key;
 use crate::config::parse::{self, Fault};
-use crate::turn::{BindingRequests, BindingRules, Transport};
+use crate::turn::{BindingRequests, BindingRules, Rectangle, Transport};
 
 const MODES: [(&str, BindingRequests); 3] = [
     ("open", BindingRequests::Open),
@@ -29,6 +30,36 @@ impl Checker<'_> {
             mobility: typed.mobility,
             nat_discovery: typed.nat_discovery,
         }
+    }
+
+    /// RFC 5780 §6: two IP addresses with the same two ports on each.
+    pub(super) fn nat_discovery_has_its_listeners(&mut self, features: &Features, listen: &Listen) {
+        if !features.nat_discovery || !Rectangle::among(&listen.udp).is_empty() {
+            return;
+        }
+        let named: Vec<&SocketAddr> = listen
+            .udp
+            .iter()
+            .filter(|at| !at.ip().is_unspecified() && at.port() != 0)
+            .collect();
+        let (ips, ports): (BTreeSet<_>, BTreeSet<_>) =
+            named.iter().map(|at| (at.ip(), at.port())).unzip();
+        let reason = if named.is_empty() {
+            "it takes two addresses of this machine by name, and listen.udp names none"
+        } else if ips.len() < 2 {
+            "it takes two IP addresses of one family, and listen.udp names one"
+        } else if ports.len() < 2 {
+            "it takes two ports, and listen.udp names one"
+        } else {
+            "it takes two IP addresses of one family with the same two ports on each, and \
+             listen.udp lacks one of the four"
+        };
+        let fault = Fault::new(
+            reason,
+            "list all four, such as listen.udp = [\"192.0.2.1:3478\", \"192.0.2.1:3479\", \
+             \"192.0.2.2:3478\", \"192.0.2.2:3479\"], or turn it off",
+        );
+        self.refuse(&Key::new("features", "nat_discovery"), fault);
     }
 
     fn binding(

@@ -265,11 +265,13 @@ fn every_listener_is_no_peer() {
     let keys = Keys {
         nonce: crate::turn::NonceKey::new([1; 32]),
         subject: zeroize::Zeroizing::new([2; 32]),
+        ticket: crate::turn::TicketKey::new(zeroize::Zeroizing::new([3; 32])),
     };
     let bound = addresses(&["192.0.2.1:4"]);
     let machine = Machine {
         addresses: Vec::new(),
         listening: bound.clone(),
+        udp: Vec::new(),
     };
     let server = settings
         .server(&keys, settings.secrets(), &[], &machine)

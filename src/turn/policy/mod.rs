@@ -271,6 +271,14 @@ impl PeerJudge {
         }
     }
 
+    /// The listening address as clients know it that is bound to `address`.
+    #[must_use]
+    pub fn outer_listener(&self, address: SocketAddr) -> SocketAddr {
+        let face = self.inner.iter().find(|face| face.inner == address.ip());
+        let ip = face.map_or_else(|| address.ip(), |face| face.outer);
+        SocketAddr::new(ip, address.port())
+    }
+
     fn face(&self, address: SocketAddr) -> Option<&Faces> {
         let face = self.inner.iter().find(|face| face.inner == address.ip())?;
         self.relay.ports.contains(&address.port()).then_some(face)

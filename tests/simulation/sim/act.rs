@@ -82,6 +82,7 @@ impl Run {
                 self.roam();
                 Ok(())
             }
+            Action::Move => self.move_some(),
             Action::NewCredential => {
                 self.renew();
                 Ok(())
@@ -140,6 +141,9 @@ impl Run {
         }
         let mut says = vec![Say::Transport(17)];
         says.extend(self.lifetime());
+        if self.dice.percent(50) {
+            says.push(Say::Ticket(Vec::new()));
+        }
         match action {
             Action::AllocateEven => says.push(Say::Even(Reserve::No)),
             Action::AllocateReserve => says.push(Say::Even(Reserve::Yes)),

@@ -62,6 +62,7 @@ pub enum Action {
     PortsTaken,
     KernelRecovers,
     Roam,
+    Move,
     NewCredential,
 }
 
@@ -126,6 +127,7 @@ impl Action {
         (Self::PortsTaken, 3),
         (Self::KernelRecovers, 8),
         (Self::Roam, 12),
+        (Self::Move, 15),
         (Self::NewCredential, 12),
     ];
 

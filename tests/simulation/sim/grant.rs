@@ -9,7 +9,7 @@ use super::judge::{Ask, Chance, Kernel, Parity, REST};
 use super::model::{Allocation, CHANNEL, COOL_DOWN, Channel, Promise, Relay, Reservation, Traffic};
 use super::run::Run;
 use super::setting::{Class, SECOND};
-use super::speech::Answer;
+use super::speech::{Answer, Say};
 
 impl Run {
     pub fn granted(&mut self, ask: &Ask, answer: &Answer, kernel: &Kernel) -> Result<(), String> {
@@ -85,6 +85,9 @@ impl Run {
         })?;
         let end = live.iter().map(|relay| relay.until).min();
         must_live(answer, end.unwrap_or_default(), ask.now)?;
+        must(answer.ticket == allocation.ticket, || {
+            "a repeated success has another ticket".to_owned()
+        })?;
         must(answer.token == allocation.token, || {
             "a repeated success has another token".to_owned()
         })
@@ -110,6 +113,10 @@ impl Run {
         };
         self.opened.clear();
         self.must_be_wanted(ask, answer, kernel)?;
+        let asked = ask.says.iter().any(|say| matches!(say, Say::Ticket(_)));
+        must(asked == answer.ticket.is_some(), || {
+            "a ticket that nobody asked for, or the other way round".to_owned()
+        })?;
         let session_end = ask.now + self.setting.session_max * SECOND;
         let until = self.end(ask, session_end);
         must_live(answer, until, ask.now)?;
@@ -150,6 +157,7 @@ impl Run {
             username: ask.username.clone(),
             transaction: ask.id,
             token: answer.token,
+            ticket: answer.ticket.clone(),
             opened: ask.now,
             session_end,
             heard: ask.now,

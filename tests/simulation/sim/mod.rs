@@ -18,6 +18,7 @@ pub mod fuzz_bodies;
 pub mod grant;
 pub mod judge;
 pub mod model;
+mod moves;
 pub mod noise;
 pub mod plant;
 pub mod run;

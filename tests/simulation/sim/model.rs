@@ -62,6 +62,8 @@ pub struct Allocation {
     pub username: String,
     pub transaction: TransactionId,
     pub token: Option<[u8; 8]>,
+    /// What its client may take it along with.
+    pub ticket: Option<Vec<u8>>,
     pub opened: u64,
     pub session_end: u64,
     pub heard: u64,

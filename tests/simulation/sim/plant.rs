@@ -232,6 +232,14 @@ impl Environment for Planted {
         self.room.other_owner(tuple)
     }
 
+    fn disconnected(&mut self, owner: WorkerId, tuple: FiveTuple) {
+        self.room.disconnected(owner, tuple);
+    }
+
+    fn is_worker(&self, worker: WorkerId) -> bool {
+        self.room.is_worker(worker)
+    }
+
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
         self.room.allow_unvalidated(ip, now)
     }

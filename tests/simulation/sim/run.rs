@@ -13,6 +13,7 @@ use taciturn::turn::{
 };
 
 use super::action::Action;
+use super::check::must;
 use super::dice::Dice;
 use super::environment::{House, Room, forwarded};
 use super::model::{Fate, Model};
@@ -23,6 +24,8 @@ use super::tally::Tally;
 
 /// Behind a datagram, for padding.
 const TAILROOM: usize = 3;
+/// The longest message that an action makes: an indication around the longest payload.
+const LARGEST: usize = 66_000;
 
 /// A nonce, and for whom it is good.
 #[derive(Debug, Clone)]
@@ -72,6 +75,10 @@ pub struct Run {
     pub early_uses: u64,
     /// Allocations that closed as given up, until a response says so.
     pub given_up: usize,
+    /// Allocations that have moved.
+    pub moved: u64,
+    /// Whose allocation a ticket is for that is being shown.
+    pub resuming: Option<usize>,
     pub count: u32,
     pub tally: Tally,
     /// What happened, if somebody wants to read it.
@@ -94,6 +101,7 @@ impl Run {
             setting.unvalidated(),
             dice.within(0..=u64::MAX),
         );
+        house.borrow_mut().workers = u16::try_from(setting.workers).unwrap();
         let config = shared(&setting);
         let servers = (0..setting.workers)
             .map(|worker| {
@@ -122,10 +130,12 @@ impl Run {
             now: 1_000 * SECOND,
             early_uses: 0,
             given_up: 0,
+            moved: 0,
+            resuming: None,
             count: 0,
             tally: Tally::default(),
             trace: is_traced.then(Vec::new),
-            buf: vec![0; DATA_INDICATION_HEADROOM + 65_536 + TAILROOM],
+            buf: vec![0; DATA_INDICATION_HEADROOM + LARGEST + TAILROOM],
             setting,
             dice,
         };
@@ -233,6 +243,7 @@ impl Run {
             if let Handled::Elsewhere(owner) = handled {
                 let owner = usize::from(owner.0);
                 let expected = self.model.on(tuple).map(|allocation| allocation.worker);
+                let expected = expected.or(self.resuming);
                 if expected != Some(owner) || owner == worker {
                     return Err(format!("handed over to {owner} instead of {expected:?}"));
                 }
@@ -278,6 +289,7 @@ impl Run {
                 Outcome::Dropped
             }
             Handled::Elsewhere(_) => return Err("a peer's datagram was handed over".to_owned()),
+            Handled::AnswerBy(_) => return Err("an answer left by another listener".to_owned()),
             Handled::Forward(forward) => {
                 let bytes = forwarded(&self.servers[worker], &self.buf[buf], &forward);
                 let fate = fate(&forward.to, &bytes)?;
@@ -294,6 +306,13 @@ impl Run {
                     Event::Opened { id, .. } => {
                         self.tally.opened += 1;
                         self.opened.push((worker, id));
+                    }
+                    Event::Moved { id, tuple } => {
+                        self.moved += 1;
+                        let allocation = self.model.on(tuple);
+                        must(allocation.is_some_and(|a| a.id == id), || {
+                            "an allocation went where its client is not".to_owned()
+                        })?;
                     }
                     Event::Closed {
                         id,

@@ -11,7 +11,10 @@ use taciturn::proto::ChannelRange;
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::unvalidated::Rate;
-use taciturn::turn::{Alternate, Bind, BindingRules, NonceKey, ServerConfig};
+use taciturn::turn::{
+    Alternate, Bind, BindingRules, NatDiscovery, NonceKey, ServerConfig, TicketKey,
+};
+use zeroize::Zeroizing;
 
 use super::dice::Dice;
 
@@ -149,6 +152,8 @@ impl Setting {
             binding: BindingRules::default(),
             alternate: Alternate::default(),
             draining: false,
+            tickets: Some(TicketKey::new(Zeroizing::new([6; 32]))),
+            nat_discovery: NatDiscovery::default(),
         }
     }
 

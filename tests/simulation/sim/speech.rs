@@ -8,7 +8,7 @@ use taciturn::proto::{
     AdditionalAddressFamily, AddressErrorCode, AddressFamily, Algorithm, Attribute, AttributeError,
     AttributeType, ChannelData, ChannelNumber, ChannelNumberAttribute, ChannelRange, Class, Data,
     DontFragment, ErrorCode, EvenPort, Full, Integrity, Lifetime, LongTermKey, Message, Method,
-    Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm, RequestedAddressFamily,
+    MobilityTicket, Nonce, PasswordAlgorithm, PasswordAlgorithms, Realm, RequestedAddressFamily,
     RequestedTransport, ReservationToken, Reserve, Sink, TransactionId, Username, Writer,
     XorMappedAddress, XorPeerAddress, XorRelayedAddress,
 };
@@ -80,6 +80,8 @@ pub enum Say {
     Token([u8; 8]),
     Peer(SocketAddr),
     Channel(u16),
+    /// A mobility ticket; empty, the wish for one.
+    Ticket(Vec<u8>),
     /// Comprehension-required, and nobody's.
     Unknown,
 }
@@ -142,6 +144,7 @@ fn write_request(bytes: &mut [u8], envelope: &Envelope, says: &[Say]) -> Result<
             Say::Token(token) => writer.push(&ReservationToken(*token))?,
             Say::Peer(peer) => writer.push(&XorPeerAddress(*peer))?,
             Say::Channel(number) => writer.push(&ChannelNumberAttribute(*number))?,
+            Say::Ticket(ticket) => writer.push(&MobilityTicket(ticket))?,
             Say::Unknown => writer.push(&Nobodys)?,
         }
     }
@@ -214,6 +217,7 @@ pub struct Answer {
     pub mapped: Option<SocketAddr>,
     pub lifetime: Option<u32>,
     pub token: Option<[u8; 8]>,
+    pub ticket: Option<Vec<u8>>,
     pub nonce: Option<String>,
     pub refused_family: Option<(AddressFamily, u16)>,
     pub integrity: Integrity,
@@ -235,6 +239,9 @@ impl Answer {
             mapped: message.find::<XorMappedAddress>().map(|m| m.unwrap().0),
             lifetime: message.find::<Lifetime>().map(|l| l.unwrap().0),
             token: message.find::<ReservationToken>().map(|t| t.unwrap().0),
+            ticket: message
+                .find::<MobilityTicket<'_>>()
+                .map(|ticket| ticket.unwrap().0.to_vec()),
             nonce: message
                 .find::<Nonce<'_>>()
                 .map(|nonce| nonce.unwrap().0.to_owned()),

@@ -8,7 +8,14 @@ use taciturn::turn::stats::DropReason;
 use super::action::Action;
 
 /// Reasons that only a data plane with sockets counts.
-pub const DATA_PLANE_ONLY: [DropReason; 2] = [DropReason::SendRefused, DropReason::QueueFull];
+pub const DATA_PLANE_ONLY: [DropReason; 5] = [
+    DropReason::SendRefused,
+    DropReason::QueueFull,
+    DropReason::SlowReader,
+    DropReason::NoProxyHeader,
+    // No client here has a connection that could break.
+    DropReason::Away,
+];
 
 pub const MOST_WORKERS: usize = 4;
 
@@ -24,6 +31,7 @@ pub struct Tally {
     /// By path.
     pub delivered: BTreeMap<&'static str, u64>,
     pub handed_over: u64,
+    pub moved: u64,
     pub opened: u64,
     pub closed: u64,
     pub replaced: u64,
@@ -64,6 +72,7 @@ impl Tally {
         merge(&mut self.answers, other.answers);
         merge(&mut self.delivered, other.delivered);
         self.handed_over += other.handed_over;
+        self.moved += other.moved;
         self.opened += other.opened;
         self.closed += other.closed;
         self.replaced += other.replaced;
@@ -109,8 +118,8 @@ impl fmt::Display for Tally {
         writeln!(f, "{} runs, {} steps", self.runs, self.steps)?;
         writeln!(
             f,
-            "allocations: {} opened, {} closed, {} of them replaced; {} datagrams handed over",
-            self.opened, self.closed, self.replaced, self.handed_over
+            "allocations: {} opened, {} closed, {} of them replaced; {} datagrams handed over; {} moves",
+            self.opened, self.closed, self.replaced, self.handed_over, self.moved
         )?;
         writeln!(f, "actions:")?;
         for (action, _) in Action::ALL {
