@@ -63,6 +63,11 @@ pub enum Action {
     KernelRecovers,
     Roam,
     NewCredential,
+    Burst,
+    HalfMessage,
+    Disconnect,
+    Stall,
+    ReadOn,
 }
 
 impl Action {
@@ -127,6 +132,11 @@ impl Action {
         (Self::KernelRecovers, 8),
         (Self::Roam, 12),
         (Self::NewCredential, 12),
+        (Self::Burst, 25),
+        (Self::HalfMessage, 12),
+        (Self::Disconnect, 10),
+        (Self::Stall, 8),
+        (Self::ReadOn, 12),
     ];
 
     pub fn draw(dice: &mut Dice) -> Self {
