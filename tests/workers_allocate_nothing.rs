@@ -8,6 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use taciturn::turn::Transport;
 use taciturn::turn::stats::Path;
 
 #[path = "loopback/mod.rs"]
@@ -21,6 +22,9 @@ use loopback::plane::{Setup, V4, V6};
 const PACKETS: u64 = 5_000;
 /// Packets on their way at once, few enough for every buffer.
 const AT_ONCE: u64 = 25;
+
+/// The same to a connection, so few that they fit into what a queue keeps for good.
+const STREAM_AT_ONCE: u64 = 10;
 
 /// Allocations by all threads but the test's.
 static ELSEWHERE: AtomicU64 = AtomicU64::new(0);
@@ -50,9 +54,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// One test, since all threads but its own are counted.
 #[test]
 fn ten_thousand_hairpinned_packets_cost_no_allocation() {
     IS_TEST.set(true);
+    between_udp_clients();
+    between_udp_and_tcp_clients();
+}
+
+fn between_udp_clients() {
     for (workers, family) in [(1, V4), (4, V4), (4, V6)] {
         let mut plane = Setup::relay(workers).start();
         let [(mut a, at_a), (mut b, at_b)] = [(); 2].map(|()| plane.party(family));
@@ -88,12 +98,63 @@ fn ten_thousand_hairpinned_packets_cost_no_allocation() {
         );
         assert_eq!(allocated, 0, "with {workers} workers");
 
-        // What a request takes is counted, so that the count is not blind.
-        let before = ELSEWHERE.load(Ordering::Relaxed);
-        plane.party(family);
-        assert!(
-            ELSEWHERE.load(Ordering::Relaxed) > before,
-            "nothing is counted"
-        );
+        assert_counted(|| drop(plane.party(family)));
     }
+}
+
+/// Between a UDP worker and a stream worker, by ring and queue, in channels and in indications. TLS
+/// is left out: rustls allocates for each record.
+fn between_udp_and_tcp_clients() {
+    for workers in [1, 2] {
+        let mut plane = Setup::streams(workers).start();
+        let (mut a, at_a) = plane.party(V4);
+        let (mut b, at_b) = plane.party_over(Transport::Tcp);
+        let (mut c, at_c) = plane.party(V4);
+        let (mut d, at_d) = plane.party_over(Transport::Tcp);
+        assert_eq!(
+            (a.bind(0x4000, at_b), b.bind(0x4001, at_a)),
+            (SUCCESS, SUCCESS)
+        );
+        assert_eq!((c.permit(at_d), d.permit(at_c)), (SUCCESS, SUCCESS));
+        let data = [7; 171];
+        let mut exchange = |packets: u64| {
+            for _ in 0..packets / STREAM_AT_ONCE {
+                for _ in 0..STREAM_AT_ONCE {
+                    a.send_channel(0x4000, &data);
+                    b.send_channel(0x4001, &data);
+                    c.send_to(at_d, &data);
+                    d.send_to(at_c, &data);
+                }
+                for _ in 0..STREAM_AT_ONCE {
+                    assert_eq!(b.receive(), Received::Channel(0x4001, data.to_vec()));
+                    assert_eq!(a.receive(), Received::Channel(0x4000, data.to_vec()));
+                    assert_eq!(d.receive(), Received::Data(at_c, data.to_vec()));
+                    assert_eq!(c.receive(), Received::Data(at_d, data.to_vec()));
+                }
+            }
+        };
+        exchange(10 * AT_ONCE);
+        let before = (
+            ELSEWHERE.load(Ordering::Relaxed),
+            plane.both_ways(Path::Hairpin),
+        );
+        exchange(PACKETS);
+        let allocated = ELSEWHERE.load(Ordering::Relaxed) - before.0;
+        assert_eq!(
+            plane.both_ways(Path::Hairpin),
+            before.1.map(|n| n + 4 * PACKETS)
+        );
+        assert_eq!(allocated, 0, "with {workers} workers of each kind");
+        assert_counted(|| drop(plane.party_over(Transport::Tcp)));
+    }
+}
+
+/// What a request takes is counted, so that the count is not blind.
+fn assert_counted(request: impl FnOnce()) {
+    let before = ELSEWHERE.load(Ordering::Relaxed);
+    request();
+    assert!(
+        ELSEWHERE.load(Ordering::Relaxed) > before,
+        "nothing is counted"
+    );
 }

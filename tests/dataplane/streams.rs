@@ -118,6 +118,34 @@ fn messages_may_be_cut_anywhere_and_follow_each_other_without_gaps() {
     }
 }
 
+/// What TLS has decrypted is in no socket, so that nothing but the worker itself looks at it again. A
+/// message that fills the buffer ends in the last record that is read in one turn, and another
+/// message with it.
+#[test]
+fn what_came_within_tls_is_heard_though_its_socket_has_nothing_more() {
+    let mut plane = Setup::streams(1).start();
+    let [(mut a, at_a), (mut b, _)] = pair(&mut plane, [Transport::Tls, Transport::Udp]);
+    let framed = crate::loopback::client::channel_data;
+    let unbound = CHANNEL + 1;
+    let stream = a.stream.as_mut().unwrap();
+    for n in 0..50_u8 {
+        let last = [n; 60];
+        let begin = 8_000;
+        let long = [framed(unbound, &[7; 65_532]), framed(CHANNEL, &last)].concat();
+        let (first, rest) = long.split_at(begin);
+        // All at once, as far as the kernel lets a sender say so.
+        let socket = socket2::Socket::from(stream.socket.try_clone().unwrap());
+        socket.set_tcp_cork(true).unwrap();
+        for _ in 0..3 {
+            stream.write(&framed(unbound, &[7; 8_000]));
+        }
+        stream.write(first);
+        rest.chunks(16_384).for_each(|record| stream.write(record));
+        socket.set_tcp_cork(false).unwrap();
+        assert_eq!(b.receive(), Received::Data(at_a, last.to_vec()), "{n}");
+    }
+}
+
 #[test]
 fn tls_and_plain_turn_are_told_apart_on_one_port() {
     let mut setup = Setup::streams(1);
@@ -237,6 +265,32 @@ fn a_client_that_comes_from_the_same_port_again_begins_anew() {
     let mut client = plane.client_over(Transport::Tcp);
     client.stream = Some(Stream::of(again.into()));
     assert_eq!(client.try_allocate(V4).code(), SUCCESS);
+}
+
+/// Behind a load balancer, a client's next connection may come before the end of its former one is
+/// seen, and with its first message in the same segment: the former's allocation is not its own.
+#[test]
+fn the_first_message_of_a_connection_finds_nothing_of_the_one_whose_place_it_takes() {
+    let mut setup = Setup::streams(1);
+    setup.trusted = vec!["127.0.0.1/32"];
+    let mut plane = setup.start();
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 4242 3478\r\n";
+    let mut a = plane.client_over(Transport::Tcp);
+    a.stream.as_ref().unwrap().write(header);
+    let at_a = a.allocate(V4);
+    let mut b = plane.client_over(Transport::Tcp);
+    b.stream.as_ref().unwrap().write(b"PROXY UNKNOWN\r\n");
+    let at_b = b.allocate(V4);
+    assert_eq!((a.bind(CHANNEL, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
+    a.send_channel(CHANNEL, b"mine");
+    assert_eq!(b.receive(), Received::Data(at_a, b"mine".to_vec()));
+    let again = Stream::tcp(a.server);
+    plane.drops_by(DropReason::NoAllocation, 1, || {
+        let message = crate::loopback::client::channel_data(CHANNEL, b"whose?!!");
+        again.write(&[header, &message[..]].concat());
+    });
+    let stream = a.stream.as_mut().unwrap();
+    assert!(stream.is_closed_within(PATIENCE), "two have one 5-tuple");
 }
 
 /// The sources of connections are validated by TCP itself, so that the cap on answers to strangers

@@ -28,6 +28,8 @@ fn run() -> Run {
         session_max: 86_400,
         tight: false,
         workers: 3,
+        stream_workers: 0,
+        queue: 65_536,
         clients: 6,
         users: 2,
     };

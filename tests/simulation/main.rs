@@ -11,6 +11,7 @@
 
 mod found;
 mod sim;
+mod streams;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,5 +130,6 @@ fn the_fuzz_targets_hold_on_random_bytes() {
         rng.fill_bytes(&mut bytes);
         fuzz_bodies::server_unauthenticated(&bytes);
         fuzz_bodies::server_authenticated(&bytes);
+        fuzz_bodies::stream_server(&bytes);
     }
 }

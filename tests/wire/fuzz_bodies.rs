@@ -1,8 +1,9 @@
 //! The bodies of the fuzz targets, plain functions: `fuzz/` feeds them from libFuzzer, the tests
 //! here from seeded random bytes. They assert more than the absence of panics.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use taciturn::dataplane::proxy::{MAX_HEADER, Parsed, parse_datagram, parse_stream};
 use taciturn::proto::{
     AdditionalAddressFamily, AddressErrorCode, AlternateDomain, AlternateServer, Attribute as _,
     AttributeType, Border, ChangeRequest, ChannelData, ChannelNumber, ChannelNumberAttribute,
@@ -253,4 +254,65 @@ fn frame(data: &[u8]) {
             })
         );
     }
+}
+
+/// Longer prefixes are not all tried.
+const PREFIXES: usize = 300;
+
+/// Reads `data` as what a load balancer sends in front of a stream, and as its datagram.
+pub(crate) fn proxy_header(data: &[u8]) {
+    let (stream, datagram) = (parse_stream(data), parse_datagram(data));
+    for (parsed, transport) in [(stream, 1), (datagram, 2)] {
+        match parsed {
+            Parsed::Header { len, client } => {
+                assert!(0 < len && len <= data.len().min(MAX_HEADER));
+                let told = client.map(|client| client.expose());
+                if let Some(told) = told {
+                    assert_eq!(Some(told), spoken_for(&data[..len], transport));
+                }
+                // It ends where it ends, and what follows says nothing about it.
+                let alone = [&data[..len], b"\r\n\r\n\0"].concat();
+                let again = if transport == 1 {
+                    parse_stream(&alone)
+                } else {
+                    parse_datagram(&alone)
+                };
+                assert_eq!(again, parsed);
+            }
+            Parsed::NeedMore => assert!(transport == 1 && data.len() < MAX_HEADER),
+            Parsed::Absent | Parsed::Invalid => {}
+        }
+    }
+    // Whoever reads byte by byte comes to the same judgement, once.
+    let mut judged = None;
+    for end in 0..=data.len().min(PREFIXES) {
+        let parsed = parse_stream(&data[..end]);
+        match judged {
+            None if parsed == Parsed::NeedMore => {}
+            None => judged = Some(parsed),
+            Some(before) => assert_eq!(parsed, before, "with {end} bytes"),
+        }
+    }
+}
+
+/// For whom a header speaks, read from where the documents say it stands, and checked no further.
+fn spoken_for(header: &[u8], transport: u8) -> Option<SocketAddr> {
+    let port = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let (ip, port): (IpAddr, u16) = if header.starts_with(b"PROXY ") {
+        let line = std::str::from_utf8(header).ok()?;
+        let words: Vec<&str> = line.strip_suffix("\r\n")?.split(' ').collect();
+        let [_, _, source, _, port, _] = words[..] else {
+            return None;
+        };
+        (source.parse().ok()?, port.parse().ok()?)
+    } else if header[12] != 0x21 || header[13] & 0xF != transport {
+        return None;
+    } else if header[13] >> 4 == 1 {
+        let ip: [u8; 4] = header[16..20].try_into().ok()?;
+        (ip.into(), port(24))
+    } else {
+        let ip: [u8; 16] = header[16..32].try_into().ok()?;
+        (ip.into(), port(48))
+    };
+    Some(SocketAddr::new(ip.to_canonical(), port))
 }

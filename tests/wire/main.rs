@@ -11,4 +11,5 @@ mod fuzz_smoke;
 mod generate;
 mod oracle;
 mod properties;
+mod proxy_header;
 mod rfc_vectors;

@@ -124,6 +124,16 @@ impl Connection {
         }
     }
 
+    /// Whether TLS has decrypted more than was read. No socket reports that.
+    pub(crate) fn has_decrypted(&mut self) -> bool {
+        match &mut self.layer {
+            Layer::Plain => false,
+            Layer::Tls(tls) => tls
+                .process_new_packets()
+                .is_ok_and(|state| state.plaintext_bytes_to_read() > 0),
+        }
+    }
+
     /// Reads what has come, behind the beginning of a message that came before.
     pub(crate) fn read(&mut self, batch: &mut RecvBatch) -> Taken {
         let Self {
@@ -161,6 +171,9 @@ impl Connection {
 
     /// Takes what was kept as if it had just come.
     pub(crate) fn read_kept(&mut self, batch: &mut RecvBatch) -> Taken {
+        if self.partial.is_empty() {
+            return Taken::Nothing;
+        }
         let kept = std::mem::take(&mut self.partial);
         let staged = batch.stage(|room| {
             let place = room
@@ -190,7 +203,14 @@ impl Connection {
     pub(crate) fn progressed(&mut self, now: Tick) {
         self.heard = now;
         self.begun = None;
-        self.partial.shrink_to(0);
+    }
+
+    /// Gives back memory that was not needed lately; to be called now and then.
+    pub(crate) fn rest(&mut self) {
+        if self.partial.is_empty() {
+            self.partial = Vec::new();
+        }
+        self.queue.rest();
     }
 
     /// Adds a message to what will be written.

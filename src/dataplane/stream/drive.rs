@@ -32,6 +32,8 @@ impl Worker {
         if self.connected.streams.connection(at).is_none() {
             let house = self.server.environment();
             self.connected.streams.get_to_know(at, house, turn.now);
+            // It may stand where another stood, whose allocation is not its own.
+            self.forget_gone(turn.now);
         }
         for round in 0..BUDGET {
             let clock = self.begin_batch(turn);
@@ -68,6 +70,11 @@ impl Worker {
             if !more || course == Course::Stop {
                 break;
             }
+        }
+        if let Some(connection) = self.connected.streams.connection(at)
+            && connection.has_decrypted()
+        {
+            self.connected.streams.delayed.push(at);
         }
         // TLS may have something to say, and a socket that was full may have room.
         self.connected.streams.mark(at);

@@ -124,7 +124,7 @@ pub(crate) struct Streams {
     dirty: Vec<At>,
     /// Steps of handshakes that may still be taken in this turn.
     handshakes: usize,
-    /// Whose handshake waits for the next turn.
+    /// Whose handshake waits for the next turn, or whose decrypted bytes do.
     delayed: Vec<At>,
     /// Accepted in this turn.
     fresh: Vec<At>,
@@ -448,6 +448,11 @@ impl Streams {
             let slot = self.slots.get(at.slot as usize);
             slot.is_some_and(|slot| slot.generation == at.generation && !slot.is_known(&is_known))
         });
+        for (_, slot) in &mut self.slots {
+            if let Entry::Connection(connection) = &mut slot.entry {
+                connection.rest();
+            }
+        }
         if self.paused {
             self.resume(house);
         }

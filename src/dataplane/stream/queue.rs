@@ -15,8 +15,10 @@ const ALL_MAX: usize = PACKETS_MAX + 16 * 1_024;
 /// How long a packet may wait: longer than a hiccup of the network, shorter than what a receiver of
 /// live media still plays.
 const STALE: Duration = Duration::from_millis(400);
-/// Memory that an empty queue keeps, so that the common packet needs none.
+/// Memory that every queue may keep, so that the common packet needs none.
 const KEPT: usize = 4 * 1_024;
+/// Messages whose places it may keep.
+const KEPT_PLACES: usize = KEPT / 64;
 /// RFC 8656 §12.5: on a stream every message is padded to a multiple of four bytes.
 const ALIGNMENT: usize = 4;
 const ZEROS: [u8; ALIGNMENT] = [0; ALIGNMENT];
@@ -53,6 +55,8 @@ pub(crate) struct Queue {
     messages: VecDeque<Waiting>,
     /// Whether part of the first message has been sent, so that it cannot be taken back.
     begun: bool,
+    /// The most bytes, and messages, that waited at once since the last [`rest`](Self::rest).
+    most: (usize, usize),
 }
 
 impl Queue {
@@ -62,6 +66,7 @@ impl Queue {
             head: 0,
             messages: VecDeque::new(),
             begun: false,
+            most: (0, 0),
         }
     }
 
@@ -100,6 +105,7 @@ impl Queue {
             since: now,
             worth,
         });
+        self.note_most();
         Pushed {
             taken: true,
             dropped,
@@ -126,9 +132,30 @@ impl Queue {
             self.messages.pop_front();
         }
         self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
-        self.messages.shrink_to(KEPT / 64);
         self.head = 0;
+    }
+
+    /// Gives back memory of which nothing was needed since the last call. To be called now and then:
+    /// a queue that fills and empties without end needs the same again at once.
+    pub(crate) fn rest(&mut self) {
+        let (bytes, messages) = std::mem::take(&mut self.most);
+        if self.is_empty() {
+            shrink(bytes.max(KEPT), self.bytes.capacity(), |to| {
+                self.bytes.shrink_to(to);
+            });
+            shrink(messages.max(KEPT_PLACES), self.messages.capacity(), |to| {
+                self.messages.shrink_to(to);
+            });
+        }
+        self.note_most();
+    }
+
+    fn note_most(&mut self) {
+        let (bytes, messages) = self.most;
+        self.most = (
+            bytes.max(self.bytes().len()),
+            messages.max(self.messages.len()),
+        );
     }
 
     /// Drops packets that have waited too long, the oldest first, up to the first response.
@@ -160,6 +187,13 @@ impl Queue {
     }
 }
 
+/// A vector that grew by doubling has less than twice what it needed.
+fn shrink(needed: usize, capacity: usize, to: impl FnOnce(usize)) {
+    if capacity > 2 * needed {
+        to(needed);
+    }
+}
+
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")
@@ -170,85 +204,4 @@ impl fmt::Debug for Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Tick = Tick::from_nanos(1_000_000_000);
-
-    fn later(after: Duration) -> Tick {
-        NOW.plus(after)
-    }
-
-    #[test]
-    fn messages_are_padded_and_leave_in_order() {
-        let mut queue = Queue::new();
-        assert!(queue.push(&[&[1], &[2, 3]], Worth::Packet, NOW).taken);
-        assert!(queue.push(&[&[4; 8]], Worth::Answer, NOW).taken);
-        assert_eq!(queue.bytes(), [1, 2, 3, 0, 4, 4, 4, 4, 4, 4, 4, 4]);
-        assert_eq!(queue.first(), Some(&[1, 2, 3, 0][..]));
-        queue.sent(5);
-        assert_eq!(queue.bytes(), [4; 7]);
-        assert_eq!(queue.first(), Some(&[4; 7][..]));
-        queue.sent(7);
-        assert!(queue.is_empty() && queue.bytes().is_empty());
-    }
-
-    /// T38: what a slow reader costs is bounded, and what it loses is counted.
-    #[test]
-    fn a_slow_reader_loses_packets_and_never_memory() {
-        let mut queue = Queue::new();
-        let (mut taken, mut dropped) = (0_u64, 0);
-        for _ in 0..10_000 {
-            let pushed = queue.push(&[&[9; 1_200]], Worth::Packet, NOW);
-            taken += u64::from(pushed.taken);
-            dropped += pushed.dropped;
-        }
-        assert_eq!(taken + dropped, 10_000);
-        assert_eq!(taken, (PACKETS_MAX / 1_200) as u64);
-        assert!(queue.bytes.capacity() <= 2 * ALL_MAX);
-        // A response still has room, though not without end.
-        let answers = (0..1_000).filter(|_| queue.push(&[&[7; 100]], Worth::Answer, NOW).taken);
-        assert!((100..300).contains(&answers.count()));
-    }
-
-    #[test]
-    fn late_packets_make_way_for_new_ones_but_not_the_one_that_was_begun() {
-        let mut queue = Queue::new();
-        for n in 1..=4 {
-            queue.push(&[&[n; 8]], Worth::Packet, NOW);
-        }
-        queue.sent(3);
-        let at = later(STALE + Duration::from_millis(1));
-        let pushed = queue.push(&[&[5; 8]], Worth::Packet, at);
-        assert_eq!(
-            pushed,
-            Pushed {
-                taken: true,
-                dropped: 3
-            }
-        );
-        assert_eq!(queue.bytes(), [1, 1, 1, 1, 1, 5, 5, 5, 5, 5, 5, 5, 5]);
-        queue.sent(5);
-        assert_eq!(queue.bytes(), [5; 8]);
-    }
-
-    #[test]
-    fn a_response_is_not_dropped_for_its_age() {
-        let mut queue = Queue::new();
-        queue.push(&[&[1; 4]], Worth::Answer, NOW);
-        queue.push(&[&[2; 4]], Worth::Packet, NOW);
-        let pushed = queue.push(&[&[3; 4]], Worth::Packet, later(STALE * 2));
-        assert_eq!(pushed.dropped, 0);
-        assert_eq!(queue.bytes().len(), 12);
-    }
-
-    #[test]
-    fn an_empty_queue_gives_its_memory_back() {
-        let mut queue = Queue::new();
-        for _ in 0..50 {
-            queue.push(&[&[0; 1_200]], Worth::Packet, NOW);
-        }
-        queue.sent(queue.bytes().len());
-        assert!(queue.bytes.capacity() <= KEPT);
-    }
-}
+mod tests;

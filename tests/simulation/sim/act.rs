@@ -21,6 +21,11 @@ pub const METHODS: [Method; 4] = [
 
 impl Run {
     pub fn act(&mut self, action: Action) -> Result<(), String> {
+        self.perform(action)?;
+        self.end_turn()
+    }
+
+    fn perform(&mut self, action: Action) -> Result<(), String> {
         match action {
             Action::Allocate
             | Action::AllocateEven
@@ -78,8 +83,11 @@ impl Run {
                 self.trouble(action);
                 Ok(())
             }
-            Action::Roam => {
-                self.roam();
+            Action::Roam => self.roam(),
+            Action::Burst | Action::HalfMessage => self.burst(action),
+            Action::Disconnect => self.disconnect(),
+            Action::Stall | Action::ReadOn => {
+                self.stall(action);
                 Ok(())
             }
             Action::Move => self.move_some(),
@@ -312,14 +320,19 @@ impl Run {
     }
 
     /// A NAT gives a client another port, or it comes from another network; what it held stays.
-    fn roam(&mut self) {
+    fn roam(&mut self) -> Result<(), String> {
         let client = self.anybody();
         let before = self.clients[client].tuple;
         let after = self.new_tuple();
+        if self.connection(before).is_some() {
+            self.leave_half_open(before)?;
+            self.enter(client, after);
+            return Ok(());
+        }
         let port = after.client.expose().port();
         let flipped = SocketAddr::new(before.client.expose().ip(), port);
         let taken = self.secrets.contains(&flipped);
-        self.clients[client].tuple = if taken || self.dice.percent(40) {
+        let after = if taken || self.dice.percent(40) {
             after
         } else {
             self.secrets.push(flipped);
@@ -328,7 +341,39 @@ impl Run {
                 listener: before.listener,
             }
         };
-        self.clients[client].home = self.dice.below(self.servers.len());
+        self.enter(client, after);
+        Ok(())
+    }
+
+    /// A connection ends, mostly one that means something.
+    fn disconnect(&mut self) -> Result<(), String> {
+        let holders = self.connections.iter().map(|c| c.tuple);
+        let holders: Vec<FiveTuple> = holders.filter(|t| self.model.on(*t).is_some()).collect();
+        let all: Vec<FiveTuple> = self.connections.iter().map(|c| c.tuple).collect();
+        let among = if self.dice.percent(70) && !holders.is_empty() {
+            holders
+        } else {
+            all
+        };
+        match self.dice.pick_any(&among) {
+            Some(tuple) => self.lose(tuple),
+            None => Ok(()),
+        }
+    }
+
+    /// A client stops reading, or some read on.
+    fn stall(&mut self, action: Action) {
+        if self.connections.is_empty() {
+            return;
+        }
+        let at = self.dice.below(self.connections.len());
+        for (index, connection) in self.connections.iter_mut().enumerate() {
+            if action == Action::Stall {
+                connection.is_stalled |= index == at;
+            } else if !connection.is_half_open && index >= at {
+                connection.is_stalled = false;
+            }
+        }
     }
 
     fn renew(&mut self) {

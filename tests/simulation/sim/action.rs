@@ -64,6 +64,11 @@ pub enum Action {
     Roam,
     Move,
     NewCredential,
+    Burst,
+    HalfMessage,
+    Disconnect,
+    Stall,
+    ReadOn,
 }
 
 impl Action {
@@ -129,6 +134,11 @@ impl Action {
         (Self::Roam, 12),
         (Self::Move, 15),
         (Self::NewCredential, 12),
+        (Self::Burst, 25),
+        (Self::HalfMessage, 12),
+        (Self::Disconnect, 10),
+        (Self::Stall, 8),
+        (Self::ReadOn, 12),
     ];
 
     pub fn draw(dice: &mut Dice) -> Self {

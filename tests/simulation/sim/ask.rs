@@ -22,6 +22,7 @@ impl Run {
         signing: Signing,
         id: TransactionId,
     ) -> Result<(), String> {
+        self.catch_up(self.clients[client].tuple)?;
         let envelope = self.envelope(client, method, signing, id);
         let tuple = self.clients[client].tuple;
         let ask = Ask {

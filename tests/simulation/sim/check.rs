@@ -8,7 +8,7 @@ use std::time::Duration;
 use taciturn::proto::MAGIC_COOKIE;
 use taciturn::turn::credential::{Credentials, SecretsRing, StaticUsers, Subject};
 use taciturn::turn::stats::{Direction, DropReason, Meters, Path};
-use taciturn::turn::{AllocationId, EndReason, Tick};
+use taciturn::turn::{AllocationId, EndReason, Tick, Transport};
 
 use super::model::{Allocation, Promise, Traffic};
 use super::run::Run;
@@ -35,6 +35,7 @@ impl Run {
         self.check_landings()?;
         self.check_quotas()?;
         self.check_timeouts()?;
+        self.check_connections()?;
         self.check_counters()
     }
 
@@ -252,6 +253,19 @@ impl Run {
         for (worker, server) in self.servers.iter().enumerate() {
             let counters = server.counters();
             live += counters.allocations.load(Ordering::Relaxed);
+            for transport in Transport::ALL {
+                let over = counters.over(transport);
+                let mut held = self.model.allocations.iter();
+                let held = held
+                    .by_ref()
+                    .filter(|a| (a.worker, a.tuple.listener.transport()) == (worker, transport));
+                let opened = self.tally.opened_over[worker][transport as usize];
+                must(
+                    over.allocations.load(Ordering::Relaxed) == held.count() as u64
+                        && over.allocations_total.total() == opened,
+                    || format!("allocations over {} are miscounted", transport.label()),
+                )?;
+            }
             for path in Path::ALL {
                 for direction in Direction::ALL {
                     let counted = counters.traffic(*path, *direction);
@@ -297,6 +311,7 @@ impl Run {
         &mut self,
         worker: usize,
         id: AllocationId,
+        transport: Transport,
         reason: EndReason,
         lived: Duration,
         meters: &Meters,
@@ -318,9 +333,20 @@ impl Run {
                 EndReason::Expired => is_over,
                 EndReason::Replaced => allocation.replaced,
                 EndReason::Closed | EndReason::Stopped => true,
-                EndReason::Refused | EndReason::Disconnected => false,
+                EndReason::Disconnected => true,
+                EndReason::Refused => false,
             },
             || format!("an allocation closed as {reason:?}"),
+        )?;
+        must(
+            (reason == EndReason::Disconnected) == (self.ending == Some(allocation.tuple))
+                && transport == allocation.tuple.listener.transport(),
+            || {
+                format!(
+                    "an allocation over {} closed as {reason:?}",
+                    transport.label()
+                )
+            },
         )?;
         must(
             lived == Duration::from_nanos(now - allocation.opened),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use taciturn::proto::AddressFamily;
+use taciturn::turn::FiveTuple;
 
 use super::action::Action;
 use super::check::must;
@@ -10,9 +11,7 @@ use super::model::{Fate, Says};
 use super::run::{Outcome, Run};
 use super::setting::{fleet_peer, fleet_source, foreign_peer, refused_peer};
 use super::speech::{Received, channel_data, send};
-
-/// Longer payloads are compared, but not searched for addresses.
-const SEARCHED: usize = 2_000;
+use super::stream::Word;
 
 impl Run {
     /// A relayed address of this server, in a family that the client has.
@@ -121,9 +120,18 @@ impl Run {
 
     pub fn send_some(&mut self, action: Action) -> Result<(), String> {
         let client = self.holder();
-        let tuple = self.clients[client].tuple;
         let mut payload = self.payload();
-        let says = match action {
+        let says = self.says(client, action);
+        if action == Action::SendOversize {
+            let least: usize = 65_430;
+            payload = vec![0xA5; least + self.dice.below(56)];
+        }
+        self.say(client, says, &payload).map(|_| ())
+    }
+
+    fn says(&mut self, client: usize, action: Action) -> Says {
+        let tuple = self.clients[client].tuple;
+        match action {
             Action::ChannelData | Action::ChannelUnbound => {
                 let mine = self.model.on(tuple);
                 let bound: Vec<u16> = mine
@@ -141,29 +149,80 @@ impl Run {
                 peer: self.permitted_peer(client),
                 forbid: self.dice.percent(10),
             },
-        };
-        if action == Action::SendOversize {
-            let least: usize = 65_430;
-            payload = vec![0xA5; least + self.dice.below(56)];
         }
-        self.say(client, says, &payload).map(|_| ())
     }
 
     /// Sends data, and says what rightly became of it.
     pub fn say(&mut self, client: usize, says: Says, payload: &[u8]) -> Result<Fate, String> {
         let tuple = self.clients[client].tuple;
+        let word = self.word(says, payload);
+        if self.connection(tuple).is_some() {
+            return self.speak(tuple, vec![word], false);
+        }
+        let worker = self.worker_for(client);
+        self.said(tuple, worker, &word)
+    }
+
+    fn word(&mut self, says: Says, payload: &[u8]) -> Word {
         let bytes = match says {
             Says::Channel(number) => channel_data(number, payload),
             Says::Send { peer, forbid } => send(self.id(), peer, Some(payload), forbid),
         };
+        let payload = payload.to_vec();
+        Word {
+            says,
+            payload,
+            bytes,
+        }
+    }
+
+    /// Several messages in one go, or the beginning of one; a client without a connection sends
+    /// them one by one.
+    pub fn burst(&mut self, action: Action) -> Result<(), String> {
+        let connected: Vec<usize> = (0..self.clients.len())
+            .filter(|client| self.connection(self.clients[*client].tuple).is_some())
+            .collect();
+        let Some(client) = self.dice.pick_any(&connected) else {
+            return Ok(());
+        };
+        let count = match action {
+            Action::Burst => self.dice.pick(&[2, 3, 4, 6]),
+            _ => 1,
+        };
+        let mut words = Vec::new();
+        for _ in 0..count {
+            let payload = self.payload();
+            let says = self.says(client, Action::ChannelData);
+            let other = self.says(client, Action::Send);
+            let says = self.dice.pick(&[says, other]);
+            words.push(self.word(says, &payload));
+        }
+        let tuple = self.clients[client].tuple;
+        let keep_back = action == Action::HalfMessage || self.dice.percent(10);
+        self.speak(tuple, words, keep_back).map(|_| ())
+    }
+
+    /// A message has come whole to this worker: it has the fate that the model foretells now.
+    pub fn said(&mut self, tuple: FiveTuple, worker: usize, word: &Word) -> Result<Fate, String> {
+        let Word {
+            says,
+            payload,
+            bytes,
+        } = word;
         let foretold = self
             .model
-            .foretell_client(tuple, says, payload.len(), self.now);
-        self.note(|_| format!("{:16}client {client} {says:?}: {foretold:?}", ""));
-        let worker = self.worker_for(client);
-        let outcome = self.hand_client(worker, tuple, &bytes)?;
+            .foretell_client(tuple, *says, payload.len(), self.now);
+        self.note(|_| format!("{:16}{says:?}: {foretold:?}", ""));
+        let outcome = self.hand(worker, tuple, bytes)?;
         self.compare(&foretold, outcome, payload)?;
         let by_channel = matches!(says, Says::Channel(_));
+        if let Fate::ToClient {
+            tuple: to, channel, ..
+        } = &foretold
+        {
+            let over = [tuple, *to].map(|end| end.listener.transport());
+            self.tally.crossed(over, [by_channel, channel.is_some()]);
+        }
         match (&foretold, by_channel) {
             (Fate::Dropped, _) => {}
             (Fate::ToPeer { .. }, _) => self.tally.delivered("to a peer"),
@@ -282,9 +341,9 @@ impl Run {
             },
         };
         must(received == payload, || "the payload was altered".to_owned())?;
-        if bytes.len() <= SEARCHED {
-            self.check_hidden(&bytes, None)?;
-        }
-        Ok(())
+        // What is around the payload; the payload itself is what it was.
+        let start = received.as_ptr().addr() - bytes.as_ptr().addr();
+        let end = start + received.len();
+        self.check_hidden(&[&bytes[..start], &bytes[end..]].concat(), None)
     }
 }

@@ -1,15 +1,19 @@
 //! The bodies of the fuzz targets against the server, by whom they trust: `fuzz/` feeds them from
 //! libFuzzer, a test from seeded random bytes.
 
-use taciturn::proto::{Class, MAGIC_COOKIE, Message, Method};
+use std::net::SocketAddr;
+
+use taciturn::proto::{ChannelRange, Class, MAGIC_COOKIE, Message, Method};
 use taciturn::turn::stats::DropReason;
+use taciturn::turn::{Bind, FiveTuple, ListenerId, Transport};
 
 use super::action::Action;
 use super::dice::Dice;
+use super::model::Fate;
 use super::plant::Plant;
 use super::run::{Outcome, Run};
-use super::setting::Setting;
-use super::speech::{Envelope, Say, Signing, request};
+use super::setting::{Policy, SECOND, Setting, address};
+use super::speech::{Envelope, Identity, Say, Signing, request};
 
 /// However many bytes there are, a run ends.
 const MOST_STEPS: usize = 500;
@@ -37,7 +41,9 @@ pub fn server_unauthenticated(data: &[u8]) {
         let worker = run.clients[client].home;
         match run.hand_client(worker, tuple, &datagram).unwrap() {
             Outcome::Answer(answer) => {
-                let asked = Message::decode(&datagram).unwrap();
+                // On a connection whatever follows is another message.
+                let length = usize::from(u16::from_be_bytes([datagram[2], datagram[3]]));
+                let asked = Message::decode(&datagram[..20 + length]).unwrap();
                 let answer = Message::decode(&answer).unwrap();
                 assert_eq!(asked.class(), Class::Request);
                 assert_eq!(answer.transaction_id(), asked.transaction_id());
@@ -113,4 +119,110 @@ pub fn server_authenticated(data: &[u8]) {
         run.check().unwrap();
     }
     run.stop().unwrap();
+}
+
+/// A stream that the bytes cut into pieces, of a stranger or of somebody with an allocation, whose
+/// peer is on UDP: each piece is a byte that says how, one that says how long, and so many bytes.
+///
+/// # Panics
+/// When a stranger gets more than small errors, anybody anything that is not theirs, or a connection
+/// holds more than it may.
+pub fn stream_server(data: &[u8]) {
+    let mut run = acquainted();
+    let mut rest = data;
+    while let [how, length, tail @ ..] = rest {
+        let span = usize::from(*length) << (how >> 6);
+        let (piece, others) = tail.split_at(tail.len().min(span));
+        rest = others;
+        let mut piece = piece.to_vec();
+        if how & 0x10 != 0 {
+            piece.resize(piece.len() + 512 * usize::from(*length), 0);
+        }
+        run.now += u64::from(how >> 1 & 3) * SECOND;
+        let client = usize::from(how & 1);
+        // Whoever lost a connection comes again, though not always by one.
+        let mut tuple = run.clients[client].tuple;
+        if run.connection(tuple).is_none() {
+            tuple.listener = ListenerId::new(Transport::Tcp, 0);
+            run.enter(client, tuple);
+        }
+        let friend = run.clients[FRIEND].tuple;
+        for (message, outcome) in run.pour(tuple, &piece).unwrap() {
+            match outcome {
+                Outcome::Answer(answer) => {
+                    let asked = Message::decode(&message).unwrap();
+                    let answer = Message::decode(&answer).unwrap();
+                    assert_eq!(answer.transaction_id(), asked.transaction_id());
+                    assert!(answer.class() == Class::Error || answer.method() == Method::BINDING);
+                    assert!(client == HOLDER || answer.as_bytes().len() <= SMALL_ANSWER);
+                }
+                Outcome::Data(Fate::ToClient { tuple: to, .. }, _) => {
+                    assert!(client == HOLDER && to == friend);
+                }
+                Outcome::Data(fate, _) => panic!("a datagram left the server: {fate:?}"),
+                Outcome::Consumed | Outcome::Dropped => {}
+            }
+        }
+        run.end_turn().unwrap();
+        run.check_connections().unwrap();
+    }
+    run.check().unwrap();
+    run.stop().unwrap();
+}
+
+const STRANGER: usize = 0;
+const HOLDER: usize = 1;
+const FRIEND: usize = 2;
+
+/// A stranger on TCP, and two with allocations that admit each other: one on TCP, with a channel,
+/// and one on UDP.
+fn acquainted() -> Run {
+    let setting = Setting {
+        policy: Policy::Relay,
+        bind: Bind::Auto,
+        strict: false,
+        channels: ChannelRange::Rfc8656,
+        relays: vec![address("198.41.0.1")],
+        ports: 50_000..=50_007,
+        quota: 0,
+        allocation_lifetime: 3_600,
+        session_max: 86_400,
+        tight: false,
+        workers: 2,
+        stream_workers: 1,
+        queue: 65_536,
+        clients: 3,
+        users: 3,
+    };
+    let mut run = Run::within(setting, Dice::new(1), Plant::Nothing, false);
+    run.connections.clear();
+    let over = [Transport::Tcp, Transport::Tcp, Transport::Udp];
+    for (client, transport) in over.into_iter().enumerate() {
+        let listener = ListenerId::new(transport, 0);
+        let own = run.clients[client].tuple.client;
+        run.enter(
+            client,
+            FiveTuple {
+                client: own,
+                listener,
+            },
+        );
+        run.clients[client].identity = Identity::mint(client, u64::MAX / 2);
+        let id = run.id();
+        let asked = run.ask_as(client, Method::REFRESH, vec![], Signing::None, id);
+        asked.unwrap();
+        if client != STRANGER {
+            let asked = run.ask(client, Method::ALLOCATE, vec![Say::Transport(17)]);
+            asked.unwrap();
+        }
+    }
+    let [holder, friend] = [HOLDER, FRIEND].map(|client| -> SocketAddr {
+        let allocation = run.model.on(run.clients[client].tuple);
+        allocation.unwrap().relays[0].addr
+    });
+    let bound = vec![Say::Channel(0x4000), Say::Peer(friend)];
+    run.ask(HOLDER, Method::CHANNEL_BIND, bound).unwrap();
+    run.ask(FRIEND, Method::CREATE_PERMISSION, vec![Say::Peer(holder)])
+        .unwrap();
+    run
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use taciturn::proto::{AddressFamily, ChannelRange, Method, Reserve, TransactionId};
-use taciturn::turn::FiveTuple;
+use taciturn::turn::{FiveTuple, Transport};
 
 use super::model::{Allocation, COOL_DOWN, MOST_PERMISSIONS, Model, Promise};
 use super::setting::{Class, SECOND};
@@ -144,7 +144,9 @@ impl Model {
         }
         if !must.is_empty() {
             let validated = ask.signing == Signing::WrongPassword && ask.nonce_is_fresh;
-            verdict.may_drop = self.setting.tight && !validated;
+            // A connection has validated its source by itself.
+            let may_lie = ask.tuple.listener.transport() == Transport::Udp;
+            verdict.may_drop = self.setting.tight && !validated && may_lie;
             return verdict;
         }
         let allocation = self.live_on(ask.tuple, ask.now);

@@ -24,4 +24,5 @@ pub mod plant;
 pub mod run;
 pub mod setting;
 pub mod speech;
+pub mod stream;
 pub mod tally;

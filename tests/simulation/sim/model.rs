@@ -373,7 +373,7 @@ impl Model {
         fate
     }
 
-    fn count(&mut self, tuple: FiveTuple, path: Path, direction: Direction, bytes: usize) {
+    pub fn count(&mut self, tuple: FiveTuple, path: Path, direction: Direction, bytes: usize) {
         let total = &mut self.traffic[path as usize][direction as usize];
         total.0 += 1;
         total.1 += bytes as u64;

@@ -2,7 +2,7 @@
 //! it answers to everybody.
 
 use taciturn::proto::{Class, Message, Method};
-use taciturn::turn::ClientAddr;
+use taciturn::turn::{ClientAddr, Transport};
 
 use super::act::METHODS;
 use super::action::Action;
@@ -47,16 +47,21 @@ impl Run {
 
     pub fn binding(&mut self, action: Action) -> Result<(), String> {
         let client = self.anybody();
+        self.catch_up(self.clients[client].tuple)?;
         let (tuple, id) = (self.clients[client].tuple, self.id());
         let class = match action {
             Action::Binding => Class::Request,
             _ => Class::Indication,
         };
-        let worker = self.dice.below(self.servers.len());
+        let worker = self.door(tuple);
         let outcome = self.hand_client(worker, tuple, &bare(class, Method::BINDING, id))?;
         match (outcome, class) {
             (Outcome::Consumed, Class::Indication) => Ok(()),
-            (Outcome::Dropped, Class::Request) if self.setting.tight => Ok(()),
+            (Outcome::Dropped, Class::Request)
+                if self.setting.tight && tuple.listener.transport() == Transport::Udp =>
+            {
+                Ok(())
+            }
             (Outcome::Answer(bytes), Class::Request) => {
                 let client = &self.clients[client];
                 let answer = Answer::read(&bytes, &client.identity, client.dialect)?;
@@ -74,6 +79,7 @@ impl Run {
     /// A request with one byte changed grants nothing, unless it became a Binding request.
     pub fn mutated(&mut self) -> Result<(), String> {
         let client = self.holder();
+        self.catch_up(self.clients[client].tuple)?;
         let method = self.dice.pick(&METHODS);
         let peer = self.relayed_peer(client);
         let says = [Say::Transport(17), Say::Peer(peer), Say::Channel(0x4002)];
@@ -106,6 +112,7 @@ impl Run {
 
     pub fn noise(&mut self, action: Action) -> Result<(), String> {
         let client = self.holder();
+        self.catch_up(self.clients[client].tuple)?;
         let mut tuple = self.clients[client].tuple;
         let id = self.id();
         let mut bytes = bare(Class::Request, Method::BINDING, id);
@@ -145,7 +152,7 @@ impl Run {
                 tuple.client = ClientAddr::new(source);
             }
         }
-        let worker = self.dice.below(self.servers.len());
+        let worker = self.door(tuple);
         match self.hand_client(worker, tuple, &bytes)? {
             Outcome::Dropped => Ok(()),
             other => Err(format!("noise led to {other:?}")),

@@ -37,10 +37,14 @@ pub enum Plant {
     SocketKept,
     /// Users may hold any number.
     QuotaIgnored,
+    /// Nobody tells the server that a connection is gone.
+    DisconnectForgotten,
+    /// What waited for a connection goes to the next one on its 5-tuple.
+    FormerQueueKept,
 }
 
 impl Plant {
-    pub const BUGS: [Self; 9] = [
+    pub const BUGS: [Self; 11] = [
         Self::AdmissionRemoved,
         Self::NamingRemoved,
         Self::DeadlineIgnored,
@@ -50,6 +54,8 @@ impl Plant {
         Self::WithdrawForgotten,
         Self::SocketKept,
         Self::QuotaIgnored,
+        Self::DisconnectForgotten,
+        Self::FormerQueueKept,
     ];
 }
 
@@ -110,7 +116,9 @@ impl Planted {
             | Plant::DeadlineIgnored
             | Plant::WithdrawForgotten
             | Plant::SocketKept
-            | Plant::QuotaIgnored => {}
+            | Plant::QuotaIgnored
+            | Plant::DisconnectForgotten
+            | Plant::FormerQueueKept => {}
         }
         altered
     }

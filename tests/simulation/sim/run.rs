@@ -9,7 +9,7 @@ use std::sync::Arc;
 use taciturn::proto::{DATA_INDICATION_HEADROOM, TransactionId};
 use taciturn::turn::{
     AllocationId, ClientAddr, Clock, Event, FiveTuple, Fragmentation, Handled, ListenerId,
-    PeerAddr, RelayedAddr, Server, Target, Tick, WorkerId,
+    PeerAddr, RelayedAddr, Server, Target, Tick, Transport, WorkerId,
 };
 
 use super::action::Action;
@@ -20,6 +20,7 @@ use super::model::{Fate, Model};
 use super::plant::{Plant, Planted};
 use super::setting::{EPOCH, SECOND, Setting, address, shared};
 use super::speech::{Dialect, Identity, Received};
+use super::stream::{Connection, Worth};
 use super::tally::Tally;
 
 /// Behind a datagram, for padding.
@@ -83,6 +84,10 @@ pub struct Run {
     pub tally: Tally,
     /// What happened, if somebody wants to read it.
     pub trace: Option<Vec<String>>,
+    pub plant: Plant,
+    pub connections: Vec<Connection>,
+    /// Whose connection has just ended.
+    pub ending: Option<FiveTuple>,
     buf: Vec<u8>,
 }
 
@@ -135,6 +140,9 @@ impl Run {
             count: 0,
             tally: Tally::default(),
             trace: is_traced.then(Vec::new),
+            plant,
+            connections: Vec::new(),
+            ending: None,
             buf: vec![0; DATA_INDICATION_HEADROOM + LARGEST + TAILROOM],
             setting,
             dice,
@@ -143,15 +151,15 @@ impl Run {
             let identity = run.identity(index % run.setting.users);
             let dialect = run.dice.pick(&[Dialect::Sha1, Dialect::Sha256]);
             let tuple = run.new_tuple();
-            let home = run.dice.below(run.servers.len());
             run.clients.push(Client {
                 tuple,
-                home,
+                home: 0,
                 identity,
                 dialect,
                 nonce: None,
                 allocate: None,
             });
+            run.enter(index, tuple);
         }
         run
     }
@@ -213,9 +221,16 @@ impl Run {
                 continue;
             }
             self.secrets.push(client);
+            let mut listener = ListenerId::new(Transport::Udp, self.dice.port(&(0..=1)));
+            let streams = u16::try_from(self.setting.stream_workers).unwrap();
+            if streams > 0 && self.dice.percent(45) {
+                let transport = self.dice.pick(&[Transport::Tcp, Transport::Tls]);
+                // Two addresses, each with a place at every worker.
+                listener = ListenerId::new(transport, self.dice.port(&(0..=2 * streams - 1)));
+            }
             return FiveTuple {
                 client: ClientAddr::new(client),
-                listener: ListenerId(self.dice.port(&(0..=1))),
+                listener,
             };
         }
     }
@@ -224,9 +239,22 @@ impl Run {
         TransactionId::new(self.dice.bytes())
     }
 
+    /// Hands a client's message to its connection, or as a datagram to `worker`.
+    pub fn hand_client(
+        &mut self,
+        worker: usize,
+        tuple: FiveTuple,
+        message: &[u8],
+    ) -> Result<Outcome, String> {
+        if self.connection(tuple).is_some() {
+            return self.hand_stream(tuple, message);
+        }
+        self.hand(worker, tuple, message)
+    }
+
     /// Hands a client's datagram to `worker`, and on to the owner of its 5-tuple if that is
     /// another.
-    pub fn hand_client(
+    pub fn hand(
         &mut self,
         worker: usize,
         tuple: FiveTuple,
@@ -251,7 +279,7 @@ impl Run {
                 worker = owner;
                 continue;
             }
-            return self.outcome(worker, buf, handled);
+            return self.outcome(worker, Some(tuple), buf, handled);
         }
         Err("a datagram was handed over twice".to_owned())
     }
@@ -270,18 +298,24 @@ impl Run {
         let handled = server.handle_peer(id, source, &mut self.buf[buf.clone()], range, tick);
         server.settle();
         server.environment().put_back();
-        self.outcome(worker, buf, handled)
+        self.outcome(worker, None, buf, handled)
     }
 
     fn outcome(
         &mut self,
         worker: usize,
+        asked: Option<FiveTuple>,
         buf: Range<usize>,
         handled: Handled,
     ) -> Result<Outcome, String> {
         self.drain_events()?;
         Ok(match handled {
-            Handled::Answer => Outcome::Answer(self.servers[worker].answer().to_vec()),
+            Handled::Answer => {
+                let answer = self.servers[worker].answer().to_vec();
+                let asked = asked.ok_or("a peer was answered")?;
+                self.deliver(asked, &answer, Worth::Answer)?;
+                Outcome::Answer(answer)
+            }
             Handled::Consumed => Outcome::Consumed,
             Handled::Dropped(reason) => {
                 self.tally.dropped(worker, reason);
@@ -293,6 +327,9 @@ impl Run {
             Handled::Forward(forward) => {
                 let bytes = forwarded(&self.servers[worker], &self.buf[buf], &forward);
                 let fate = fate(&forward.to, &bytes)?;
+                if let Target::Client(to) = forward.to {
+                    self.deliver(to, &bytes, Worth::Packet)?;
+                }
                 Outcome::Data(fate, bytes)
             }
         })
@@ -303,8 +340,10 @@ impl Run {
         for worker in 0..self.servers.len() {
             while let Some(event) = self.servers[worker].poll_event() {
                 match event {
-                    Event::Opened { id, .. } => {
+                    Event::Opened { id, tuple, .. } => {
                         self.tally.opened += 1;
+                        let transport = tuple.listener.transport();
+                        self.tally.opened_over[worker][transport as usize] += 1;
                         self.opened.push((worker, id));
                     }
                     Event::Moved { id, tuple } => {
@@ -316,13 +355,14 @@ impl Run {
                     }
                     Event::Closed {
                         id,
+                        transport,
                         reason,
                         lived,
                         standing,
                         ..
                     } => {
                         self.tally.closed += 1;
-                        self.closed(worker, id, reason, lived, &standing.meters)?;
+                        self.closed(worker, id, transport, reason, lived, &standing.meters)?;
                     }
                 }
             }
@@ -332,8 +372,9 @@ impl Run {
 
     /// The address of a client of `worker` or of any other.
     pub fn worker_for(&mut self, client: usize) -> usize {
+        let tuple = self.clients[client].tuple;
         if self.dice.percent(6) {
-            self.dice.below(self.servers.len())
+            self.door(tuple)
         } else {
             self.clients[client].home
         }

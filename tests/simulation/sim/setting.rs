@@ -12,7 +12,8 @@ use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
-    Alternate, Bind, BindingRules, NatDiscovery, NonceKey, ServerConfig, TicketKey,
+    Alternate, Bind, BindingRules, ListenerId, NatDiscovery, NonceKey, ServerConfig, TicketKey,
+    Transport,
 };
 use zeroize::Zeroizing;
 
@@ -79,6 +80,10 @@ pub struct Setting {
     /// Whether unvalidated sources get so little that they notice.
     pub tight: bool,
     pub workers: usize,
+    /// So many of them, the last ones, own connections.
+    pub stream_workers: usize,
+    /// Bytes of packets that may wait for a connection.
+    pub queue: usize,
     pub clients: usize,
     pub users: usize,
 }
@@ -109,9 +114,22 @@ impl Setting {
             session_max: dice.pick(&[900, 7_200, 86_400]),
             tight: dice.percent(15),
             workers: dice.pick(&[3, 4]),
+            stream_workers: dice.pick(&[0, 1, 1, 2]),
+            queue: dice.pick(&[4_096, 65_536]),
             clients: dice.pick(&[6, 8, 12]),
             users: dice.pick(&[3, 4, 5]),
         }
+    }
+
+    pub const fn udp_workers(&self) -> usize {
+        self.workers - self.stream_workers
+    }
+
+    /// The worker that has the connections of a listener, as `dataplane/connected.rs` says.
+    pub fn owner(&self, listener: ListenerId) -> Option<usize> {
+        let place = usize::from(listener.place());
+        (listener.transport() != Transport::Udp)
+            .then(|| self.udp_workers() + place % self.stream_workers)
     }
 
     pub fn server_config(&self) -> ServerConfig {

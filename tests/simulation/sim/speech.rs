@@ -206,6 +206,13 @@ pub fn channel_data(channel: u16, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// RFC 8656 §12.5: as a message stands in a stream.
+pub fn padded(message: &[u8]) -> Vec<u8> {
+    let mut bytes = message.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 /// What a client reads of a response.
 #[derive(Debug, Clone)]
 pub struct Answer {

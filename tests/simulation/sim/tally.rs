@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use taciturn::turn::Transport;
 use taciturn::turn::stats::DropReason;
 
 use super::action::Action;
 
-/// Reasons that only a data plane with sockets counts.
-pub const DATA_PLANE_ONLY: [DropReason; 5] = [
+/// Reasons for which there is nothing here: a data plane with sockets, ICMP, Binding that is off,
+/// clients that are away.
+pub const NOT_SIMULATED: [DropReason; 6] = [
     DropReason::SendRefused,
     DropReason::QueueFull,
-    DropReason::SlowReader,
     DropReason::NoProxyHeader,
-    // No client here has a connection that could break.
+    DropReason::Icmp,
+    DropReason::BindingOff,
     DropReason::Away,
 ];
 
@@ -35,7 +37,24 @@ pub struct Tally {
     pub opened: u64,
     pub closed: u64,
     pub replaced: u64,
+    /// By worker and transport, to be held against its counters.
+    pub opened_over: [[u64; Transport::ALL.len()]; MOST_WORKERS],
+    /// Hairpins: the transports and framings of sender and receiver.
+    pub crossed: BTreeMap<Crossing, u64>,
+    /// Messages that were queued for connections, read from them, and gone with them.
+    pub queued: u64,
+    pub read: u64,
+    pub lost: u64,
+    pub disconnected: u64,
+    /// Connections closed by the worker, and why.
+    pub lost_borders: u64,
+    pub broken: u64,
+    /// Packets for those whose connection was gone.
+    pub too_late: u64,
 }
+
+/// Transports and framings; whether the framing is a channel.
+type Crossing = ([Transport; 2], [bool; 2]);
 
 impl Tally {
     pub fn did(&mut self, action: Action) {
@@ -55,11 +74,18 @@ impl Tally {
         *self.delivered.entry(how).or_default() += 1;
     }
 
+    pub fn crossed(&mut self, over: [Transport; 2], by_channel: [bool; 2]) {
+        *self.crossed.entry((over, by_channel)).or_default() += 1;
+    }
+
     pub fn drops_for(&self, reason: DropReason) -> u64 {
         self.drops.iter().map(|drops| drops[reason as usize]).sum()
     }
 
-    pub fn add(&mut self, other: Self) {
+    pub fn add(&mut self, mut other: Self) {
+        for (sum, count) in self.counts().into_iter().zip(other.counts()) {
+            *sum += *count;
+        }
         self.runs += other.runs;
         self.steps += other.steps;
         merge(&mut self.actions, other.actions);
@@ -76,6 +102,19 @@ impl Tally {
         self.opened += other.opened;
         self.closed += other.closed;
         self.replaced += other.replaced;
+        merge(&mut self.crossed, other.crossed);
+    }
+
+    fn counts(&mut self) -> [&mut u64; 7] {
+        [
+            &mut self.queued,
+            &mut self.read,
+            &mut self.lost,
+            &mut self.disconnected,
+            &mut self.lost_borders,
+            &mut self.broken,
+            &mut self.too_late,
+        ]
     }
 
     /// What never happened though it can.
@@ -86,13 +125,23 @@ impl Tally {
             .map(|(action, _)| format!("action {action:?}"));
         let drops = DropReason::ALL
             .iter()
-            .filter(|reason| !DATA_PLANE_ONLY.contains(reason) && self.drops_for(**reason) == 0)
+            .filter(|reason| !NOT_SIMULATED.contains(reason) && self.drops_for(**reason) == 0)
             .map(|reason| format!("drop reason {}", reason.label()));
         let delivered = DELIVERED
             .iter()
             .filter(|how| !self.delivered.contains_key(*how))
             .map(|how| format!("delivery {how}"));
-        actions.chain(drops).chain(delivered).collect()
+        let crossed = crossings()
+            .filter(|crossing| !self.crossed.contains_key(crossing))
+            .map(|crossing| format!("hairpin {crossing:?}"));
+        let counted = [self.lost, self.lost_borders, self.broken, self.too_late];
+        let queues = counted
+            .iter()
+            .zip(["lost", "lost borders", "broken", "too late"]);
+        let queues = queues.filter(|(count, _)| **count == 0);
+        let queues = queues.map(|(_, what)| format!("on connections: {what}"));
+        let all = actions.chain(drops).chain(delivered);
+        all.chain(crossed).chain(queues).collect()
     }
 }
 
@@ -106,6 +155,18 @@ pub const DELIVERED: [&str; 7] = [
     "from a peer, in a channel",
     "from a peer, in an indication",
 ];
+
+/// Every transport to every other, in every framing.
+fn crossings() -> impl Iterator<Item = Crossing> {
+    const OVER: [Transport; 3] = [Transport::Udp, Transport::Tcp, Transport::Tls];
+    const FRAMINGS: [bool; 2] = [true, false];
+    let pairs = OVER.iter().flat_map(|from| OVER.map(|to| [*from, to]));
+    pairs.flat_map(|over| {
+        FRAMINGS
+            .iter()
+            .flat_map(move |one| FRAMINGS.map(|other| (over, [*one, other])))
+    })
+}
 
 fn merge<K: Ord>(into: &mut BTreeMap<K, u64>, from: BTreeMap<K, u64>) {
     for (key, count) in from {
@@ -121,6 +182,18 @@ impl fmt::Display for Tally {
             "allocations: {} opened, {} closed, {} of them replaced; {} datagrams handed over; {} moves",
             self.opened, self.closed, self.replaced, self.handed_over, self.moved
         )?;
+        writeln!(
+            f,
+            "connections: {} ended, {} of them for lost borders, {} for want of room; of {} messages \
+             for them {} were read and {} lost; {} packets came too late",
+            self.disconnected,
+            self.lost_borders,
+            self.broken,
+            self.queued,
+            self.read,
+            self.lost,
+            self.too_late
+        )?;
         writeln!(f, "actions:")?;
         for (action, _) in Action::ALL {
             let count = self.actions.get(action).copied().unwrap_or_default();
@@ -128,14 +201,25 @@ impl fmt::Display for Tally {
         }
         writeln!(f, "dropped for:")?;
         for reason in DropReason::ALL {
-            if DATA_PLANE_ONLY.contains(reason) {
-                writeln!(f, "  {:<24} only with sockets", reason.label())?;
+            if NOT_SIMULATED.contains(reason) {
+                writeln!(f, "  {:<24} not simulated", reason.label())?;
             } else {
                 writeln!(f, "  {:<24}{:>10}", reason.label(), self.drops_for(*reason))?;
             }
         }
         writeln!(f, "data:")?;
         for (how, count) in &self.delivered {
+            writeln!(f, "  {how:<34}{count:>10}")?;
+        }
+        for (([from, to], [sent, received]), count) in &self.crossed {
+            let framing = |is_channel: &bool| if *is_channel { "channel" } else { "indication" };
+            let how = format!(
+                "{} {} to {} {}",
+                from.label(),
+                framing(sent),
+                to.label(),
+                framing(received)
+            );
             writeln!(f, "  {how:<34}{count:>10}")?;
         }
         writeln!(f, "answers:")?;
