@@ -235,7 +235,7 @@ fn every_transport_that_the_configuration_names_is_probed() {
     ]);
     let mut rows = 3;
     if cfg!(feature = "dtls") {
-        said.out_has(&["DTLS 1.2, protocol stun.turn", ", DTLS over IPv4\n"]);
+        said.out_has(&["secured     DTLS 1.2", ", DTLS over IPv4\n"]);
         rows += 1;
     }
     let whole = said.out.matches("back        5 of 5 arrived").count();

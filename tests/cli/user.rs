@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
 /// How long a server may take to answer, on a busy machine.
@@ -99,6 +99,10 @@ impl User {
     pub(crate) fn with_certificate(self, name: &str, days: u64) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Whoever bears the name of its issuer looks self-signed.
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, "authority of a test");
         let key = KeyPair::generate().unwrap();
         let authority = CertifiedIssuer::self_signed(authority, key).unwrap();
         let mut server = CertificateParams::new(vec![name.to_owned()]).unwrap();

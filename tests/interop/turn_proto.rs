@@ -115,9 +115,12 @@ log = {{ format = "json" }}
             greeted: false,
             heard: Vec::new(),
         };
-        let relayed = client.until(|event| match event {
-            TurnEvent::AllocationCreated(_, relayed) => Some(relayed),
-            _ => None,
+        let relayed = client.until(|event| {
+            if let TurnEvent::AllocationCreated(_, relayed) = event {
+                Some(relayed)
+            } else {
+                None
+            }
         });
         (client, relayed)
     }
@@ -239,7 +242,9 @@ impl Client {
         match self.turn.recv(transmit, now) {
             TurnRecvRet::Handled => {}
             TurnRecvRet::PeerData(data) => self.hear(data.peer, data.data()),
-            other => panic!("the client cannot use {other:?}"),
+            other @ (TurnRecvRet::Ignored(_) | TurnRecvRet::PeerIcmp { .. }) => {
+                panic!("the client cannot use {other:?}")
+            }
         }
         while let Some(data) = self.turn.poll_recv(now) {
             self.hear(data.peer, data.data());
