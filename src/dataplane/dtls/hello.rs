@@ -92,6 +92,7 @@ impl<'d> Hello<'d> {
     }
 
     /// The answer to a hello without a good cookie.
+    #[expect(clippy::cast_possible_truncation, reason = "lengths below 50")]
     pub(super) fn verify_request(&self, cookie: &[u8; COOKIE_LEN]) -> [u8; VERIFY_LEN] {
         const MESSAGE_LEN: [u8; 2] = ((HANDSHAKE_HEADER + VERIFY_BODY) as u16).to_be_bytes();
         const BODY_LEN: u8 = VERIFY_BODY as u8;

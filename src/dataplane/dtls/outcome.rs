@@ -20,7 +20,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            sessions: 65_536,
+            sessions: 16_384,
             half_open: 2_048,
             half_open_per_network: 32,
             handshake: Duration::from_secs(10),

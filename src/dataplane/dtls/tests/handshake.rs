@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openssl::pkey::Id;
-use openssl::ssl::{SslConnectorBuilder, SslVerifyMode};
+use openssl::ssl::{SslContextBuilder, SslVerifyMode};
 use openssl::x509::store::X509StoreBuilder;
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ use super::harness::{Client, Issued, Shaken, World, address, context, ecdsa, pla
 use crate::dataplane::dtls::{DtlsContext, Identity, Idle, Limits, Received};
 
 /// Trusts this root and nothing else.
-fn trusting(root: &Issued) -> impl FnOnce(&mut SslConnectorBuilder) {
+fn trusting(root: &Issued) -> impl FnOnce(&mut SslContextBuilder) {
     let mut store = X509StoreBuilder::new().unwrap();
     store.add_cert(root.certificate.clone()).unwrap();
     let store = store.build();

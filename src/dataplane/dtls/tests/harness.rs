@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::ssl::{
-    ErrorCode, SslConnector, SslConnectorBuilder, SslMethod, SslOptions, SslStream, SslVerifyMode,
+    ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslRef, SslStream,
     SslVersion,
 };
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
@@ -154,6 +154,12 @@ pub(crate) enum Shaken {
     Failed(String),
 }
 
+fn client_context() -> SslContextBuilder {
+    let mut builder = SslContext::builder(SslMethod::dtls_client()).unwrap();
+    builder.set_options(SslOptions::NO_QUERY_MTU);
+    builder
+}
+
 /// A client of OpenSSL's.
 pub(crate) struct Client {
     pub(crate) addr: ClientAddr,
@@ -161,22 +167,31 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A client that accepts every certificate.
     pub(crate) fn new(addr: ClientAddr) -> Self {
-        Self::with(addr, "plain.test", |builder| {
-            builder.set_verify(SslVerifyMode::NONE);
-        })
+        static CONTEXT: OnceLock<SslContext> = OnceLock::new();
+        let context = CONTEXT.get_or_init(|| client_context().build());
+        Self::of(addr, "plain.test", context)
     }
 
     /// A client that asks for the server `name`.
     pub(crate) fn with(
         addr: ClientAddr,
         name: &str,
-        configure: impl FnOnce(&mut SslConnectorBuilder),
+        configure: impl FnOnce(&mut SslContextBuilder),
     ) -> Self {
-        let mut builder = SslConnector::builder(SslMethod::dtls_client()).unwrap();
-        builder.set_options(SslOptions::NO_QUERY_MTU);
+        let mut builder = client_context();
         configure(&mut builder);
-        let mut ssl = builder.build().configure().unwrap().into_ssl(name).unwrap();
+        Self::of(addr, name, &builder.build())
+    }
+
+    fn of(addr: ClientAddr, name: &str, context: &SslContext) -> Self {
+        let mut ssl = Ssl::new(context).unwrap();
+        // RFC 6066 §3: an address is no name to ask for.
+        if name.parse::<IpAddr>().is_err() {
+            ssl.set_hostname(name).unwrap();
+            ssl.param_mut().set_host(name).unwrap();
+        }
         ssl.set_connect_state();
         ssl.set_mtu(1_200).unwrap();
         let stream = SslStream::new(ssl, Queue::default()).unwrap();
@@ -255,7 +270,7 @@ impl Client {
         self.stream.ssl().peer_certificate().unwrap()
     }
 
-    pub(crate) fn ssl(&self) -> &openssl::ssl::SslRef {
+    pub(crate) fn ssl(&self) -> &SslRef {
         self.stream.ssl()
     }
 }
