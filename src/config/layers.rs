@@ -92,6 +92,7 @@ impl Settings {
                 redirect: self.alternate.redirect,
             },
             draining: false,
+            tcp_relay: self.features.tcp_relay,
         }))
     }
 

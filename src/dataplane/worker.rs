@@ -441,7 +441,10 @@ impl Worker {
                 Handled::Forward(forward) => self.forward(segment.index, offset, forward, ecn),
                 Handled::Answer => self.answer(tuple),
                 Handled::Elsewhere(owner) => self.hand_over(owner, tuple, segment, ecn),
-                Handled::Consumed | Handled::Dropped(_) => {}
+                Handled::Consumed
+                | Handled::Dropped(_)
+                | Handled::Spliced(_)
+                | Handled::HandOver(_) => {}
             },
             Door::Relay(id, source) => {
                 let handled = self
@@ -546,7 +549,10 @@ impl Worker {
                 self.outgoing.send(parts, to, Ecn::NotEct, relays);
             }
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
-            Handled::Consumed | Handled::Dropped(_) => {}
+            Handled::Consumed
+            | Handled::Dropped(_)
+            | Handled::Spliced(_)
+            | Handled::HandOver(_) => {}
         }
         self.server.settle();
     }

@@ -32,6 +32,7 @@ const KNOWN: &[AttributeType] = &[
     AttributeType::REQUESTED_TRANSPORT,
     AttributeType::DONT_FRAGMENT,
     AttributeType::RESERVATION_TOKEN,
+    AttributeType::CONNECTION_ID,
 ];
 /// A response names at most so many unknown attributes, so that it stays small.
 const MAX_UNKNOWN: usize = 8;
@@ -57,6 +58,8 @@ impl Reject {
     pub(crate) const WRONG_CREDENTIALS: Self = Self::new(441, "Wrong Credentials");
     pub(crate) const TRANSPORT: Self = Self::new(442, "Unsupported Transport Protocol");
     pub(crate) const PEER_FAMILY: Self = Self::new(443, "Peer Address Family Mismatch");
+    pub(crate) const CONNECTION_EXISTS: Self = Self::new(446, "Connection Already Exists");
+    pub(crate) const CONNECTION_FAILED: Self = Self::new(447, "Connection Timeout or Failure");
     pub(crate) const QUOTA: Self = Self::new(486, "Allocation Quota Reached");
     pub(crate) const CAPACITY: Self = Self::new(508, "Insufficient Capacity");
 
@@ -103,6 +106,11 @@ impl<E: Environment> Server<E> {
                 | Method::CREATE_PERMISSION
                 | Method::CHANNEL_BIND,
             ) => self.handle_authenticated(tuple, message, clock),
+            (Class::Request, Method::CONNECT | Method::CONNECTION_BIND)
+                if self.config.tcp_relay =>
+            {
+                self.handle_authenticated(tuple, message, clock)
+            }
             (Class::Request, _) => self.drop(DropReason::UnknownMethod),
             (Class::Indication | Class::Success | Class::Error, _) => {
                 // RFC 8489 §6.3.3: what answers nothing is dropped, so that nothing loops.
@@ -146,16 +154,18 @@ impl<E: Environment> Server<E> {
             clock,
             auth,
         };
-        let outcome = self.judge(&request);
-        if let Err(reject) = outcome {
-            return self.reject(&request, reject);
+        match self.judge(&request) {
+            Ok(handled) => handled,
+            Err(reject) => self.reject(&request, reject),
         }
-        Handled::Answer
     }
 
     /// What an authenticated request must pass before its method is looked at.
-    fn judge(&mut self, request: &Request<'_>) -> Result<(), Reject> {
+    fn judge(&mut self, request: &Request<'_>) -> Result<Handled, Reject> {
         let method = request.message.method();
+        if let Some(worker) = self.elsewhere_to_bind(request) {
+            return Ok(Handled::HandOver(worker));
+        }
         if let Some(allocation) = self.table.by_tuple_mut(&request.tuple) {
             if !allocation.owner.is(&request.auth.owner) {
                 self.counters.auth_failed(AuthFailure::OtherUser);
@@ -186,20 +196,25 @@ impl<E: Environment> Server<E> {
             Method::ALLOCATE => self.allocate(request),
             Method::REFRESH => self.refresh(request),
             Method::CREATE_PERMISSION => self.create_permission(request),
+            Method::CONNECT => return self.connect(request),
+            Method::CONNECTION_BIND => return self.connection_bind(request),
             _ => self.channel_bind(request),
         }
+        .map(|()| Handled::Answer)
     }
 
     /// Expiry gates Allocate: an allocation made in time goes on with the credential it was made
     /// with, unless it is strict. A retransmitted Allocate belongs to what it made.
     fn outlives_its_credential(&self, request: &Request<'_>) -> bool {
-        self.table
-            .by_tuple(&request.tuple)
-            .is_some_and(|allocation| {
-                allocation.outlives_its_credential()
-                    && (request.message.method() != Method::ALLOCATE
-                        || allocation.made_by.transaction == request.message.transaction_id())
-            })
+        let allocation = match request.message.method() {
+            Method::CONNECTION_BIND => self.allocation_to_bind(request),
+            _ => self.table.by_tuple(&request.tuple),
+        };
+        allocation.is_some_and(|allocation| {
+            allocation.outlives_its_credential()
+                && (request.message.method() != Method::ALLOCATE
+                    || allocation.made_by.transaction == request.message.transaction_id())
+        })
     }
 
     /// Answers with what `fill` appends, signed with the request's key.
@@ -364,6 +379,7 @@ impl<E: Environment> Server<E> {
     }
 }
 
+/// Signs a response with the key of its request.
 pub(crate) fn sign(
     writer: &mut Writer<'_>,
     key: &LongTermKey,

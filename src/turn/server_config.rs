@@ -51,4 +51,6 @@ pub struct ServerConfig {
     /// Whether this server is being emptied: allocations live on, and new ones are for the
     /// alternate servers if there are any. Nothing in the daemon sets it yet.
     pub draining: bool,
+    /// Whether TCP is relayed (RFC 6062), under the same policy.
+    pub tcp_relay: bool,
 }

@@ -39,6 +39,7 @@ pub(crate) struct Setup {
     pub(crate) fleet: Vec<FleetNode>,
     pub(crate) allow: Vec<&'static str>,
     pub(crate) strict: bool,
+    pub(crate) tcp_relay: bool,
     /// Stream workers; 0 is no TCP and no TLS.
     pub(crate) stream_workers: usize,
     /// Whether TCP and TLS share a port.
@@ -66,6 +67,7 @@ impl Setup {
             allow: Vec::new(),
             strict: false,
             binding: BindingRules::default(),
+            tcp_relay: false,
             stream_workers: 0,
             one_port: false,
             trusted: Vec::new(),
@@ -169,6 +171,7 @@ impl Setup {
             binding: self.binding.clone(),
             alternate: Alternate::default(),
             draining: false,
+            tcp_relay: self.tcp_relay,
         })
     }
 }

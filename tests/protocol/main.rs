@@ -26,4 +26,5 @@ mod refresh;
 mod reload;
 mod run;
 mod send;
+mod tcp_relay;
 mod unvalidated;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use taciturn::proto::{ChannelRange, DATA_INDICATION_HEADROOM, Icmp};
+use taciturn::proto::{ChannelRange, ConnectionId, DATA_INDICATION_HEADROOM, Icmp};
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, Subject, mint};
 use taciturn::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
@@ -62,6 +62,7 @@ pub struct Setup {
     pub session_max: u64,
     pub strict: bool,
     pub user_allocations: u32,
+    pub tcp_relay: bool,
     pub workers: u16,
     pub unvalidated: Rate,
     pub binding: BindingRules,
@@ -89,6 +90,7 @@ impl Default for Setup {
             session_max: 86_400,
             strict: false,
             user_allocations: 0,
+            tcp_relay: false,
             workers: 1,
             unvalidated: Rate {
                 per_second: 50,
@@ -156,6 +158,7 @@ impl Setup {
             binding: self.binding.clone(),
             alternate: self.alternate.clone(),
             draining: self.draining,
+            tcp_relay: self.tcp_relay,
         })
     }
 
@@ -163,6 +166,7 @@ impl Setup {
         let config = self.config();
         let house = House::new(&self.relays, &self.ports, self.unvalidated, self.seed);
         house.borrow_mut().listeners = [LISTENER_V4, LISTENER_V6].map(at).to_vec();
+        house.borrow_mut().workers = self.workers;
         let servers = (0..self.workers)
             .map(|worker| {
                 let room = Room {
@@ -205,6 +209,8 @@ pub enum Outcome {
     Consumed,
     Dropped(DropReason),
     Elsewhere(WorkerId),
+    Spliced(Answer, ConnectionId),
+    HandOver(WorkerId),
 }
 
 impl Outcome {
@@ -366,6 +372,10 @@ impl World {
             Handled::Consumed => Outcome::Consumed,
             Handled::Dropped(reason) => Outcome::Dropped(reason),
             Handled::Elsewhere(owner) => Outcome::Elsewhere(owner),
+            Handled::Spliced(connection) => {
+                Outcome::Spliced(Answer(server.answer().to_vec()), connection)
+            }
+            Handled::HandOver(owner) => Outcome::HandOver(owner),
         }
     }
 

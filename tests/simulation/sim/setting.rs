@@ -149,6 +149,7 @@ impl Setting {
             binding: BindingRules::default(),
             alternate: Alternate::default(),
             draining: false,
+            tcp_relay: false,
         }
     }
 
