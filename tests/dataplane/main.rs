@@ -26,3 +26,4 @@ mod siege;
 mod sockets;
 mod strangers;
 mod streams;
+mod tcp_relay;
