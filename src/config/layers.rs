@@ -102,6 +102,7 @@ impl Settings {
             } else {
                 NatDiscovery::default()
             },
+            tcp_relay: self.features.tcp_relay,
         }))
     }
 

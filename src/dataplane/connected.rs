@@ -28,6 +28,18 @@ impl StreamWorkers {
         WorkerId(self.first + listener.place().checked_rem(self.count).unwrap_or(0))
     }
 
+    /// Whether a worker is one of them.
+    pub(crate) fn has(self, worker: WorkerId) -> bool {
+        (self.first..self.first.saturating_add(self.count)).contains(&worker.0)
+    }
+
+    /// What stands for the same address and transport as `listener` at another of these workers.
+    pub(crate) fn listener_of(self, listener: ListenerId, worker: WorkerId) -> ListenerId {
+        let index = listener.place().checked_div(self.count).unwrap_or(0);
+        let place = self.place(index, worker.0.saturating_sub(self.first));
+        ListenerId::new(listener.transport(), place)
+    }
+
     /// The place of address `index` at the worker that is the `worker`th of these.
     pub(crate) const fn place(self, index: u16, worker: u16) -> u16 {
         index * self.count + worker

@@ -80,7 +80,7 @@ mod tests {
     use smallvec::SmallVec;
 
     use crate::turn::credential::Subject;
-    use crate::turn::route::{Current, Standing};
+    use crate::turn::route::{Current, RelayProtocol, Standing};
     use crate::turn::stats::Meters;
     use crate::turn::{AllocationId, ClientAddr, FiveTuple, ListenerId, WorkerId};
 
@@ -95,6 +95,7 @@ mod tests {
                 client,
                 listener: ListenerId(0),
             },
+            protocol: RelayProtocol::Udp,
             has_socket: false,
             standing: Arc::new(Standing {
                 id: AllocationId(1),

@@ -13,6 +13,7 @@ mod journal;
 mod listeners;
 mod outgoing;
 mod owners;
+mod peers;
 pub mod proxy;
 mod ring;
 mod shared;

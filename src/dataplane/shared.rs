@@ -9,12 +9,13 @@ use crate::dataplane::balancers::Balancers;
 use crate::dataplane::connected::StreamWorkers;
 use crate::dataplane::directory::Directory;
 use crate::dataplane::owners::Owners;
-use crate::dataplane::sys::{Ecn, UdpSocket, Waker};
+use crate::dataplane::stream::connection::Connection;
+use crate::dataplane::sys::{Ecn, TcpStream, UdpSocket, Waker};
 use crate::dataplane::turns::Turns;
 use crate::turn::ports::PortPool;
 use crate::turn::quota::Users;
 use crate::turn::unvalidated::Unvalidated;
-use crate::turn::{AllocationId, FiveTuple, ListenerId, ServerConfig};
+use crate::turn::{AllocationId, FiveTuple, ListenerId, RelayedAddr, ServerConfig};
 
 /// Commands that may wait for one worker; more are dropped and counted.
 pub(crate) const MAILBOX: usize = 256;
@@ -58,6 +59,15 @@ pub(crate) enum Command {
     Notice(Notice),
     /// It gets a listener on an address that is new on this machine.
     Listen(ListenerId, Box<UdpSocket>),
+    /// A relayed address of this server connected to one of its own, by a pair of which this is one
+    /// end.
+    Linked {
+        target: RelayedAddr,
+        sender: RelayedAddr,
+        stream: TcpStream,
+    },
+    /// A client's connection is its from now on; these bytes of it have been read.
+    HandedOver(Box<(Connection, Vec<u8>)>),
     /// The rules changed.
     Reconfigure(std::sync::Arc<ServerConfig>),
     /// It ends its allocations and itself.

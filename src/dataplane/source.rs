@@ -13,6 +13,8 @@ pub(crate) enum Source {
     Dtls(u16),
     /// A connection; the generation tells a slot's present one from a former one.
     Connection { slot: u32, generation: u32 },
+    /// A peer's TCP connection, the client's that is spliced to it, or a socket that takes such.
+    Peer { slot: u32, generation: u32 },
     /// A relay socket; the generation tells a slot's present socket from a former one.
     Relay { slot: u32, generation: u32 },
 }
@@ -26,7 +28,8 @@ impl Source {
             Self::Mailbox => 0,
             Self::Acceptor(place) => 1 << 32 | u64::from(place),
             Self::Dtls(place) => 2 << 32 | u64::from(place),
-            Self::Listener(place) => 1 << 62 | u64::from(place),
+            Self::Listener(place) => 3 << 32 | u64::from(place),
+            Self::Peer { slot, generation } => 1 << 62 | Self::place(slot, generation),
             Self::Relay { slot, generation } => 2 << 62 | Self::place(slot, generation),
             Self::Connection { slot, generation } => 3 << 62 | Self::place(slot, generation),
         }
@@ -43,8 +46,9 @@ impl Source {
         match (token >> 62, generation) {
             (0, 0) => Self::Mailbox,
             (0, 1) => Self::Acceptor(token as u16),
-            (0, _) => Self::Dtls(token as u16),
-            (1, _) => Self::Listener(token as u16),
+            (0, 2) => Self::Dtls(token as u16),
+            (0, _) => Self::Listener(token as u16),
+            (1, _) => Self::Peer { slot, generation },
             (2, _) => Self::Relay { slot, generation },
             (_, _) => Self::Connection { slot, generation },
         }
@@ -69,6 +73,14 @@ mod tests {
                 generation: 0,
             },
             Source::Connection {
+                slot: u32::MAX,
+                generation: Source::GENERATIONS - 1,
+            },
+            Source::Peer {
+                slot: 0,
+                generation: 0,
+            },
+            Source::Peer {
                 slot: u32::MAX,
                 generation: Source::GENERATIONS - 1,
             },

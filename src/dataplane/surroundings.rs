@@ -10,16 +10,20 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use crate::dataplane::peers::Peers;
 use crate::dataplane::shared::{Command, Notice, Shared};
 use crate::dataplane::source::Source;
-use crate::dataplane::sys::{Interest, Poller, Ready, SocketOptions, UdpSocket, Waker};
+use crate::dataplane::sys::{
+    Interest, Poller, Ready, SocketOptions, TcpListener, TcpStream, UdpSocket, Waker,
+};
+use crate::proto::ConnectionId;
 use crate::turn::credential::Subject;
 use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
 use crate::turn::quota::Admitted;
-use crate::turn::route::{Landing, Landings, Standing};
+use crate::turn::route::{Landing, Landings, PeerKind, Standing};
 use crate::turn::{
-    AllocationId, ClientAddr, Environment, FiveTuple, ListenerId, RelayedAddr, SocketRefused, Tick,
-    Via, WorkerId,
+    AllocationId, ClientAddr, Environment, FiveTuple, ListenerId, PeerAddr, RelayedAddr,
+    SocketRefused, Tick, Via, WorkerId,
 };
 
 /// A relay socket and whose it is.
@@ -52,6 +56,8 @@ pub(crate) struct Surroundings {
     poller: Poller,
     relays: RelaySockets,
     options: SocketOptions,
+    /// Peers' TCP connections.
+    pub(crate) peers: Peers,
     /// Notices whose mailbox was full.
     notices: Vec<(WorkerId, Notice)>,
     /// Where each listener listens.
@@ -71,6 +77,7 @@ impl Surroundings {
             poller,
             relays: RelaySockets::default(),
             options,
+            peers: Peers::default(),
             notices: Vec::new(),
             listening: HashMap::default(),
         }
@@ -156,10 +163,58 @@ impl Surroundings {
         relay.filled = turn;
     }
 
+    /// What the sockets of a relayed transport address are bound to.
+    fn local(&self, relayed: RelayedAddr) -> Result<SocketAddr, SocketRefused> {
+        let local = self.shared.local(relayed.ip());
+        let local = local.ok_or(SocketRefused::Exhausted)?;
+        Ok(SocketAddr::new(local, relayed.port()))
+    }
+
+    /// Connects two relayed addresses of this server by a pair of sockets, one for the worker of
+    /// each.
+    fn link(
+        &mut self,
+        connection: ConnectionId,
+        sender: RelayedAddr,
+        target: RelayedAddr,
+    ) -> Result<(), SocketRefused> {
+        let owner = self.with(target, |landing| landing.standing.worker);
+        let owner = owner.ok_or(SocketRefused::Exhausted)?;
+        let (ours, stream) = TcpStream::pair().map_err(refused)?;
+        let command = Command::Linked {
+            target,
+            sender,
+            stream,
+        };
+        let mailbox = self.shared.mailboxes.get(usize::from(owner.0));
+        if !mailbox.is_some_and(|mailbox| mailbox.leave(command)) {
+            return Err(SocketRefused::Exhausted);
+        }
+        self.peers.link(connection, ours);
+        Ok(())
+    }
+
+    /// Peers' TCP connections, with what watches them.
+    pub(crate) const fn peers(&mut self) -> (&mut Peers, &Poller) {
+        (&mut self.peers, &self.poller)
+    }
+
     /// The relay socket of a relayed transport address.
     pub(crate) fn relay(&self, relayed: RelayedAddr) -> Option<&UdpSocket> {
         let slot = self.relays.by_relayed.get(&relayed)?;
         self.relays.slots.get(*slot).map(|relay| &relay.socket)
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "what an error is mapped with"
+)]
+fn refused(error: io::Error) -> SocketRefused {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        SocketRefused::PortTaken
+    } else {
+        SocketRefused::Exhausted
     }
 }
 
@@ -201,18 +256,7 @@ impl Environment for Surroundings {
     }
 
     fn open_socket(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {
-        let local = self
-            .shared
-            .local(relayed.ip())
-            .ok_or(SocketRefused::Exhausted)?;
-        let refused = |error: io::Error| {
-            if error.kind() == io::ErrorKind::AddrInUse {
-                SocketRefused::PortTaken
-            } else {
-                SocketRefused::Exhausted
-            }
-        };
-        let local = SocketAddr::new(local, relayed.port());
+        let local = self.local(relayed)?;
         let socket = UdpSocket::relay(local, &self.options).map_err(refused)?;
         self.relays.generation = (self.relays.generation + 1) % Source::GENERATIONS;
         let generation = self.relays.generation;
@@ -237,6 +281,7 @@ impl Environment for Surroundings {
         {
             self.unwatch(&relay.socket);
         }
+        self.peers.close_listener(relayed, &self.poller);
     }
 
     fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
@@ -295,5 +340,41 @@ impl Environment for Surroundings {
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
         self.shared.unvalidated.allow(ip, now)
+    }
+
+    fn listen(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {
+        let local = self.local(relayed)?;
+        let socket = TcpListener::relay(local, &self.options).map_err(refused)?;
+        self.peers
+            .listen(relayed, id, socket, &self.poller)
+            .map_err(refused)
+    }
+
+    fn connect(
+        &mut self,
+        connection: ConnectionId,
+        from: RelayedAddr,
+        to: PeerAddr,
+        kind: PeerKind,
+    ) -> Result<(), SocketRefused> {
+        if !self.peers.has_room() {
+            return Err(SocketRefused::Exhausted);
+        }
+        if kind == PeerKind::Own {
+            return self.link(connection, from, RelayedAddr::new(to.expose()));
+        }
+        let local = self.local(from)?;
+        let stream = TcpStream::connect(local, to.expose(), &self.options).map_err(refused)?;
+        self.peers
+            .connect(connection, stream, &self.poller)
+            .map_err(refused)
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        self.peers.close(connection, &self.poller);
+    }
+
+    fn takes_connections(&self, worker: WorkerId) -> bool {
+        self.shared.stream_workers.has(worker)
     }
 }

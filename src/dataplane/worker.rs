@@ -23,7 +23,7 @@ use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{
     self, Ecn, HEADROOM, IcmpError, Packet, RecvBatch, TAILROOM, UdpSocket, Waker,
 };
-use crate::proto::{Icmp, MAX_STREAM_MESSAGE};
+use crate::proto::{ConnectionId, Icmp, MAX_STREAM_MESSAGE};
 use crate::turn::stats::{Counters, DropReason};
 use crate::turn::{
     AllocationId, ClientAddr, Clock, FiveTuple, Forward, Handled, Head, ListenerId, PeerAddr,
@@ -72,8 +72,8 @@ pub(crate) enum Reads {
 /// The worker itself.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    id: WorkerId,
-    shared: Arc<Shared>,
+    pub(super) id: WorkerId,
+    pub(super) shared: Arc<Shared>,
     pub(super) server: Server<Surroundings>,
     pub(super) counters: Arc<Counters>,
     reads: Reads,
@@ -187,7 +187,11 @@ impl Worker {
         let waits_for_others =
             !self.retiring.is_empty() || !self.server.environment_mut().leave_notices();
         // Rounded up, so that the deadline has passed when the worker wakes.
-        let deadlines = [self.server.poll_timeout(), self.connected.poll_timeout()];
+        let deadlines = [
+            self.server.poll_timeout(),
+            self.connected.poll_timeout(),
+            self.server.environment().peers.poll_timeout(),
+        ];
         let next = deadlines
             .into_iter()
             .flatten()
@@ -216,13 +220,21 @@ impl Worker {
                 Source::Connection { slot, generation } => {
                     self.read_connection(At { slot, generation }, clock);
                 }
+                Source::Peer { slot, generation } => {
+                    self.meet_peer(At { slot, generation }, clock);
+                }
                 Source::Dtls(index) => self.drain_dtls(index, clock),
             }
         }
+        self.tell_clients(clock.now);
         self.flush();
         self.sweep_clients(clock.now);
+        self.sweep_peers(clock.now);
         if self.server.poll_timeout().is_some_and(|at| at <= clock.now) {
             self.server.handle_timeout(clock.now);
+        }
+        if self.tell_clients(clock.now) {
+            self.connected.flush(self.server.environment());
         }
         while let Some(event) = self.server.poll_event() {
             self.retiring.take(event, &self.shared.turns, &self.journal);
@@ -266,6 +278,12 @@ impl Worker {
                         tracing::error!(%error, "a listener on a new address was not taken up");
                     }
                 }
+                Command::Linked {
+                    target,
+                    sender,
+                    stream,
+                } => self.link(target, sender, stream, clock.now),
+                Command::HandedOver(connection) => self.take_over(*connection, clock),
                 Command::Reconfigure(config) => self.server.reconfigure(config, clock.now),
                 Command::Stop => {
                     self.connected.close_all(self.server.environment());
@@ -301,6 +319,7 @@ impl Worker {
                 Source::Mailbox
                 | Source::Acceptor(_)
                 | Source::Dtls(_)
+                | Source::Peer { .. }
                 | Source::Connection { .. } => return,
             };
             let Ok(received) = self.incoming.receive(socket, limit) else {
@@ -433,13 +452,19 @@ impl Worker {
         }
     }
 
-    pub(super) fn handle_segment(&mut self, segment: Segment, door: Door, ecn: Ecn, clock: Clock) {
+    pub(super) fn handle_segment(
+        &mut self,
+        segment: Segment,
+        door: Door,
+        ecn: Ecn,
+        clock: Clock,
+    ) -> Next {
         let (slot, _) = self.incoming.slot(segment.index);
         let room = segment.room(slot.len());
         let offset = room.start;
         let datagram = segment.start - offset..segment.stop - offset;
         let Some(buf) = slot.get_mut(room) else {
-            return;
+            return Next::Message;
         };
         match door {
             Door::Client(tuple) => match self.server.handle_client(tuple, buf, datagram, clock) {
@@ -448,6 +473,11 @@ impl Worker {
                 Handled::AnswerBy(by) => self.answer_by(by),
                 Handled::Elsewhere(owner) => self.hand_over(owner, tuple, segment, ecn),
                 Handled::Consumed | Handled::Dropped(_) => {}
+                Handled::Spliced(connection) => {
+                    self.answer(tuple);
+                    return Next::Splice(connection);
+                }
+                Handled::HandOver(worker) => return Next::HandOver(worker),
             },
             Door::Relay(id, source) => {
                 let handled = self
@@ -458,6 +488,7 @@ impl Worker {
                 }
             }
         }
+        Next::Message
     }
 
     /// A datagram whose 5-tuple another worker owns.
@@ -562,7 +593,10 @@ impl Worker {
             },
             Handled::AnswerBy(by) => self.answer_by(by),
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
-            Handled::Consumed | Handled::Dropped(_) => {}
+            Handled::Consumed
+            | Handled::Dropped(_)
+            | Handled::Spliced(_)
+            | Handled::HandOver(_) => {}
         }
         self.server.settle();
     }
@@ -576,6 +610,17 @@ const fn connected(to: Target) -> Option<FiveTuple> {
         }
         Target::Client(_) | Target::Peer { .. } => None,
     }
+}
+
+/// What follows on the connection that a message came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// More messages.
+    Message,
+    /// Data of a peer data connection.
+    Splice(ConnectionId),
+    /// The same message, for another worker.
+    HandOver(WorkerId),
 }
 
 /// Bytes `start..stop` of slot `index`, whose last used byte is in front of `end`.

@@ -25,19 +25,19 @@ use crate::turn::policy::PeerPolicy;
 use crate::turn::ports::{NoPort, Parity, PortWish, Token};
 use crate::turn::quota::Admitted;
 use crate::turn::request::{Reject, Request};
-use crate::turn::route::{AllocationId, Current, Landing, Standing};
+use crate::turn::route::{AllocationId, Current, Landing, RelayProtocol, Standing};
 use crate::turn::server_config::Bind;
 use crate::turn::stats::Meters;
+use crate::turn::tcp_relay;
 use crate::turn::{EndReason, Event};
 
-/// RFC 8656 §18.7: the protocol number of UDP.
-const UDP: u8 = 17;
 /// How many ports are tried when other processes hold the ones that were drawn.
 const SOCKET_TRIES: usize = 8;
 
 /// What an Allocate request asks for, checked.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
+    protocol: RelayProtocol,
     family: AddressFamily,
     parity: Parity,
     additional: bool,
@@ -80,7 +80,7 @@ impl<E: Environment> Server<E> {
             }
             return Err(Reject::ALLOCATION_MISMATCH);
         }
-        let wanted = Wanted::parse(&request.message)?;
+        let wanted = self.wanted(request)?;
         if wanted.mobile && self.config.tickets.is_none() {
             return Err(Reject::MOBILITY_FORBIDDEN);
         }
@@ -112,6 +112,7 @@ impl<E: Environment> Server<E> {
                 relayed: held.relayed,
                 subject: user,
                 same_call_only: *policy == PeerPolicy::Call,
+                protocol: wanted.protocol,
                 has_socket: held.has_socket,
                 client: request.tuple,
                 standing: Arc::clone(&standing),
@@ -188,19 +189,23 @@ impl<E: Environment> Server<E> {
                 .environment
                 .claim_port(token, request.auth.subject, now)
                 .ok_or(Reject::CAPACITY)?;
-            let relay = self.open_relay(relayed, id).map_err(|_| {
+            let relay = self.open_relay(relayed, wanted.protocol, id).map_err(|_| {
                 self.environment.rest_port(relayed, now);
                 Reject::CAPACITY
             })?;
             return Ok(Promised::one(relay, None));
         }
-        let first = self.draw_relay(request, wanted.family, wanted.parity, id);
+        let first = self.draw_relay(request, wanted, wanted.family, id);
         if !wanted.additional {
             let (relay, token) = first?;
             return Ok(Promised::one(relay, token));
         }
         // RFC 8656 §7.2: with ADDITIONAL-ADDRESS-FAMILY one family may fail, and is named.
-        let second = self.draw_relay(request, AddressFamily::V6, Parity::Any, id);
+        let any = Wanted {
+            parity: Parity::Any,
+            ..*wanted
+        };
+        let second = self.draw_relay(request, &any, AddressFamily::V6, id);
         match (first, second) {
             (Ok((v4, token)), Ok((v6, _))) => Ok(Promised {
                 relays: smallvec![v4, v6],
@@ -224,13 +229,16 @@ impl<E: Environment> Server<E> {
     fn draw_relay(
         &mut self,
         request: &Request<'_>,
+        wanted: &Wanted,
         family: AddressFamily,
-        parity: Parity,
         id: AllocationId,
     ) -> Result<(Held, Option<Token>), Reject> {
         let now = request.clock.now;
+        let wish = PortWish {
+            family,
+            parity: wanted.parity,
+        };
         for _ in 0..SOCKET_TRIES {
-            let wish = PortWish { family, parity };
             let drawn = self
                 .environment
                 .draw_port(wish, request.auth.subject, now)
@@ -238,7 +246,7 @@ impl<E: Environment> Server<E> {
                     NoPort::Family => Reject::FAMILY_NOT_SUPPORTED,
                     NoPort::Exhausted => Reject::CAPACITY,
                 })?;
-            match self.open_relay(drawn.relayed, id) {
+            match self.open_relay(drawn.relayed, wanted.protocol, id) {
                 Ok(relay) => return Ok((relay, drawn.token)),
                 Err(refused) => {
                     self.environment.rest_port(drawn.relayed, now);
@@ -262,6 +270,7 @@ impl<E: Environment> Server<E> {
     fn open_relay(
         &mut self,
         relayed: RelayedAddr,
+        protocol: RelayProtocol,
         id: AllocationId,
     ) -> Result<Held, SocketRefused> {
         let has_socket = match self.config.bind {
@@ -269,8 +278,8 @@ impl<E: Environment> Server<E> {
             Bind::Auto => self.config.policy.opens_at_allocate(),
         };
         if has_socket {
-            self.environment.open_socket(relayed, id)?;
-            if self.config.policy.opens_at_allocate() {
+            open_socket(&mut self.environment, relayed, protocol, id)?;
+            if protocol == RelayProtocol::Udp && self.config.policy.opens_at_allocate() {
                 self.environment.report_errors(relayed);
             }
         }
@@ -385,18 +394,43 @@ impl<E: Environment> Server<E> {
     }
 }
 
+/// Opens the socket by which peers reach a relayed address.
+pub(crate) fn open_socket<E: Environment>(
+    environment: &mut E,
+    relayed: RelayedAddr,
+    protocol: RelayProtocol,
+    id: AllocationId,
+) -> Result<(), SocketRefused> {
+    match protocol {
+        RelayProtocol::Udp => environment.open_socket(relayed, id),
+        RelayProtocol::Tcp => environment.listen(relayed, id),
+    }
+}
+
 /// The seconds of a LIFETIME attribute.
 pub(crate) fn seconds_left(end: Tick, now: Tick) -> u32 {
     u32::try_from(end.since(now).as_secs()).unwrap_or(u32::MAX)
 }
 
-impl Wanted {
-    fn parse(message: &Message<'_>) -> Result<Self, Reject> {
-        match message.find::<RequestedTransport>() {
-            Some(Ok(RequestedTransport(UDP))) => {}
+impl<E: Environment> Server<E> {
+    /// What is asked for, as far as this server does it.
+    fn wanted(&self, request: &Request<'_>) -> Result<Wanted, Reject> {
+        let message = &request.message;
+        let protocol = match message.find::<RequestedTransport>() {
+            Some(Ok(RequestedTransport::UDP)) => RelayProtocol::Udp,
+            Some(Ok(RequestedTransport::TCP)) if self.config.tcp_relay => RelayProtocol::Tcp,
             Some(Ok(_)) => return Err(Reject::TRANSPORT),
             Some(Err(_)) | None => return Err(Reject::BAD_REQUEST),
+        };
+        if protocol == RelayProtocol::Tcp {
+            tcp_relay::check_allocate(request.tuple, message)?;
         }
+        Wanted::parse(message, protocol)
+    }
+}
+
+impl Wanted {
+    fn parse(message: &Message<'_>, protocol: RelayProtocol) -> Result<Self, Reject> {
         let has_family = message.has(AttributeType::REQUESTED_ADDRESS_FAMILY);
         let has_additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
         let even = match message.find::<EvenPort>() {
@@ -453,6 +487,7 @@ impl Wanted {
             Some(_) => return Err(Reject::BAD_REQUEST),
         };
         Ok(Self {
+            protocol,
             family,
             parity,
             additional,

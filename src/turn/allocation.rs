@@ -18,9 +18,9 @@ use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
 use crate::turn::route::{
     AllocationId, ChannelBinding, Framing, Landing, Landings, MAX_NAMES, Name, NamedPort, PeerKind,
-    Permission, Route, Standing, framing,
+    Permission, RelayProtocol, Route, Standing, framing,
 };
-use crate::turn::stats::Meters;
+use crate::turn::stats::{DropReason, Meters};
 
 /// RFC 8656 §9: the permission lifetime is 300 seconds.
 pub(crate) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
@@ -63,6 +63,24 @@ impl Relay {
     /// Whether it has a socket of its own; between relayed addresses of one server none is needed.
     pub(crate) fn has_socket(&self) -> bool {
         self.landing.has_socket
+    }
+
+    /// How its peers are spoken to.
+    pub(crate) fn protocol(&self) -> RelayProtocol {
+        self.landing.protocol
+    }
+
+    /// Whether a peer data connection from `sender`, a relayed address of `subject`, is taken.
+    pub(crate) fn admit<L: Landings>(
+        &self,
+        sender: RelayedAddr,
+        subject: Subject,
+        now: Tick,
+        landings: &L,
+    ) -> Result<(), DropReason> {
+        self.landing
+            .admit(sender, subject, now, landings)
+            .map(|_| ())
     }
 
     /// The receiver's half if it is to be published anew, which the caller does.
@@ -233,6 +251,13 @@ impl Allocation {
     /// under this policy it reaches nobody.
     pub(crate) fn is_reachable_only_in_its_call(&self) -> bool {
         matches!(*self.policy, PeerPolicy::Call)
+    }
+
+    /// Whether it is a TCP allocation (RFC 6062 §2).
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.relays
+            .first()
+            .is_some_and(|relay| relay.protocol() == RelayProtocol::Tcp)
     }
 
     /// When the first of its relays ends.

@@ -22,6 +22,10 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.by_tuple_mut(&request.tuple) else {
             return Err(Reject::ALLOCATION_MISMATCH);
         };
+        // RFC 6062 §3: a control connection carries no application data.
+        if allocation.is_tcp() {
+            return Err(Reject::FORBIDDEN);
+        }
 
         if allocation
             .relay(AddressFamily::of(peer.ip()), now)

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::proto::{AddressFamily, XorPeerAddress};
 use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
+use crate::turn::allocate::open_socket;
 use crate::turn::allocation::MAX_PERMISSIONS;
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
@@ -90,7 +91,8 @@ impl<E: Environment> Server<E> {
                 *kind != PeerKind::Own && AddressFamily::of(peer.ip()) == family
             });
             if !relay.has_socket() && is_needed {
-                opened = self.environment.open_socket(relay.relayed(), id);
+                let (relayed, protocol) = (relay.relayed(), relay.protocol());
+                opened = open_socket(&mut self.environment, relayed, protocol, id);
                 if opened.is_err() {
                     break;
                 }

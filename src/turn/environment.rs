@@ -9,12 +9,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::address::{FiveTuple, ListenerId, RelayedAddr, WorkerId};
+use super::address::{FiveTuple, ListenerId, PeerAddr, RelayedAddr, WorkerId};
 use super::clock::Tick;
 use super::credential::Subject;
 use super::ports::{Drawn, NoPort, PortWish, Token};
 use super::quota::Admitted;
-use super::route::{AllocationId, Landing, Landings, Standing};
+use super::route::{AllocationId, Landing, Landings, PeerKind, Standing};
+use crate::proto::ConnectionId;
 
 /// A relay socket could not be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub trait Environment: Landings {
     /// # Errors
     /// When the kernel refuses.
     fn open_socket(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused>;
-    /// Closes it, if it is open.
+    /// Closes it, or the socket of [`listen`](Self::listen), if it is open.
     fn close_socket(&mut self, relayed: RelayedAddr);
 
     /// Whether [`Environment::admit`] would take one more allocation of `user` now.
@@ -80,4 +81,46 @@ pub trait Environment: Landings {
 
     /// Takes one reply to the unvalidated source `ip` off its budget.
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool;
+
+    // RFC 6062. Only a worker whose clients speak TCP or TLS is asked for these; one that has no
+    // such clients leaves them as they are.
+
+    /// Listens for peers' TCP connections at `relayed`, for the allocation `id`. Each goes to
+    /// [`Server::handle_accepted`](super::Server::handle_accepted).
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn listen(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {
+        let _ = (relayed, id);
+        Err(SocketRefused::Exhausted)
+    }
+    /// Begins to connect `from` to the peer `to`. What comes of it is said later, by
+    /// [`Server::handle_connected`](super::Server::handle_connected) or
+    /// [`Server::handle_connect_failed`](super::Server::handle_connect_failed).
+    ///
+    /// A peer of [`PeerKind::Own`] is reached within this process and never by the kernel: the
+    /// other end goes to [`Server::handle_linked`](super::Server::handle_linked) of its owner.
+    ///
+    /// # Errors
+    /// When the kernel refuses at once.
+    fn connect(
+        &mut self,
+        connection: ConnectionId,
+        from: RelayedAddr,
+        to: PeerAddr,
+        kind: PeerKind,
+    ) -> Result<(), SocketRefused> {
+        let _ = (connection, from, to, kind);
+        Err(SocketRefused::Exhausted)
+    }
+    /// Closes a peer data connection, also one that is being made, and with it the client's data
+    /// connection that is bound to it.
+    fn close(&mut self, connection: ConnectionId) {
+        let _ = connection;
+    }
+    /// Whether a client's connection can be handed over to that worker.
+    fn takes_connections(&self, worker: WorkerId) -> bool {
+        let _ = worker;
+        false
+    }
 }

@@ -14,7 +14,7 @@ use crate::turn::allocation::{Allocation, Named};
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
 use crate::turn::policy::Verdict;
-use crate::turn::route::{AllocationId, Framing, Name, PeerKind, Route};
+use crate::turn::route::{AllocationId, Framing, Name, PeerKind, RelayProtocol, Route};
 use crate::turn::run::{Account, Key, Run, Way};
 use crate::turn::stats::{DropReason, Path, Volume};
 use crate::turn::{Fragmentation, Handled, Server, Target};
@@ -138,6 +138,10 @@ impl<E: Environment> Server<E> {
         let relay = allocation
             .relay(AddressFamily::of(peer.ip()), now)
             .ok_or(DropReason::Family)?;
+        // RFC 6062 §3: a control connection carries no application data.
+        if relay.protocol() == RelayProtocol::Tcp {
+            return Err(DropReason::NoRelay);
+        }
         let permission = allocation
             .permission(peer.ip(), now)
             .ok_or(DropReason::NoPermission)?;
@@ -232,7 +236,8 @@ impl<E: Environment> Server<E> {
         let place = sender.reached.place(target, environment);
         let place = place.ok_or(DropReason::NoLanding)?;
         let landing = sender.reached.at(place);
-        let landing = landing.filter(|landing| landing.until().holds(now));
+        let landing = landing
+            .filter(|landing| landing.until().holds(now) && landing.protocol == RelayProtocol::Udp);
         let name = Name {
             peer: target,
             subject: Some(landing.ok_or(DropReason::NoLanding)?.subject),
@@ -301,6 +306,35 @@ impl<E: Environment> Server<E> {
     ) -> Result<(), DropReason> {
         let index = self.table.index_of_id(id).ok_or(DropReason::NoRelay)?;
         let allocation = self.table.at(index).ok_or(DropReason::NoRelay)?;
+        let peer = self.admit_peer(allocation, source, now)?;
+        let framing = allocation.framing(peer, now);
+        let path = match framing {
+            Framing::Channel(_) => Path::Relay,
+            Framing::Indication => Path::Indication,
+        };
+        self.run = Some(Run {
+            key,
+            now,
+            way: Way::Client {
+                client: allocation.tuple,
+                framing,
+                peer,
+            },
+            path,
+            account: Account::In { receiver: index },
+            volume: Volume::default(),
+        });
+        Ok(())
+    }
+
+    /// Whether what comes from `source` by a socket is for the allocation, and as whose it is
+    /// known.
+    pub(crate) fn admit_peer(
+        &self,
+        allocation: &Allocation,
+        source: SocketAddr,
+        now: Tick,
+    ) -> Result<SocketAddr, DropReason> {
         // A node of the fleet may be seen under another address than clients know it by.
         let judge = &self.config.judge;
         let peer = judge.named(judge.outer(source));
@@ -328,24 +362,7 @@ impl<E: Environment> Server<E> {
             allocation.meters().drops.add_shared(1);
             return Err(reason);
         }
-        let framing = allocation.framing(peer, now);
-        let path = match framing {
-            Framing::Channel(_) => Path::Relay,
-            Framing::Indication => Path::Indication,
-        };
-        self.run = Some(Run {
-            key,
-            now,
-            way: Way::Client {
-                client: allocation.tuple,
-                framing,
-                peer,
-            },
-            path,
-            account: Account::In { receiver: index },
-            volume: Volume::default(),
-        });
-        Ok(())
+        Ok(peer)
     }
 
     /// Sends the payload along the run that goes on.

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::proto::MobilityTicket;
+use crate::turn::Handled;
 use crate::turn::address::{FiveTuple, WorkerId};
 use crate::turn::allocation::Allocation;
 use crate::turn::clock::Tick;
@@ -43,15 +44,6 @@ pub(crate) struct Mobility {
     pub(crate) next: Option<FiveTuple>,
     /// When the last ticket was made, but for the first.
     renewed: Tick,
-}
-
-/// Where a Refresh with a ticket was served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Resumed {
-    /// Here; it is answered.
-    Here,
-    /// It is that worker's.
-    Elsewhere(WorkerId),
 }
 
 /// What a ticket that is good for something asks for.
@@ -101,7 +93,7 @@ impl<E: Environment> Server<E> {
     /// RFC 8016 §3.2.2: a Refresh with a ticket, which stands in for the 5-tuple. It is looked at
     /// only once its sender is known to have a password, so that for others it costs what any
     /// request costs.
-    pub(crate) fn resume(&mut self, request: &Request<'_>) -> Result<Resumed, Reject> {
+    pub(crate) fn resume(&mut self, request: &Request<'_>) -> Result<Handled, Reject> {
         let (now, here) = (request.clock.now, request.tuple);
         let Some(key) = &self.config.tickets else {
             return Err(Reject::MOBILITY_FORBIDDEN);
@@ -118,7 +110,7 @@ impl<E: Environment> Server<E> {
             }
             let owner = ticket.worker;
             if owner != self.worker && self.environment.is_worker(owner) {
-                return Ok(Resumed::Elsewhere(owner));
+                return Ok(Handled::Elsewhere(owner));
             }
             return Err(Reject::ALLOCATION_MISMATCH);
         };
@@ -149,7 +141,7 @@ impl<E: Environment> Server<E> {
             Step::Again => {}
         }
         self.refresh_as(request, wanted)?;
-        Ok(Resumed::Here)
+        Ok(Handled::Answer)
     }
 
     /// The 5-tuple of the allocation that a ticket is for, if it has not ended.

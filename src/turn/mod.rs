@@ -7,7 +7,8 @@
 //! listener, [`Server::handle_peer`] for what reaches a relay socket, [`Server::handle_icmp`] for
 //! errors that are reported there, [`Server::handle_condemned`]
 //! and [`Server::handle_timeout`]. Each says at once what is to be done, in a [`Handled`]; nothing
-//! is queued but [`Event`]s, which [`Server::poll_event`] hands out. [`Server::poll_timeout`] says
+//! is queued but [`Event`]s, which [`Server::poll_event`] hands out, and on a worker that relays TCP
+//! the [`ControlMessage`]s of [`Server::poll_message`]. [`Server::poll_timeout`] says
 //! when `handle_timeout` wants to be called. What the server needs from the house around it, it
 //! asks through [`Environment`]. Datagrams come in batches, each ended by [`Server::settle`].
 //!
@@ -46,6 +47,7 @@ mod run;
 mod server_config;
 pub mod stats;
 mod table;
+mod tcp_relay;
 mod ticket;
 pub mod unvalidated;
 
@@ -69,18 +71,23 @@ pub use binding::{BindingRequests, BindingRules};
 pub use clock::{Clock, Deadline, Tick};
 pub use environment::{Environment, SocketRefused};
 pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};
-pub use outcome::{EndReason, Event, Forward, Fragmentation, Handled, Head, Target};
+pub use outcome::{
+    ControlMessage, EndReason, Event, Forward, Fragmentation, Handled, Head, Target,
+};
 pub use pseudonym::{Pseudonym, Pseudonymizer};
 pub use redirect::{Alternate, Redirect};
 pub use route::AllocationId;
 pub use server_config::{Bind, ServerConfig};
+pub use tcp_relay::DataAccount;
 pub use ticket::TicketKey;
 
+use allocation::Allocation;
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
 use run::{Aside, Run};
 use stats::{Counters, DropReason};
 use table::AllocationTable;
+use tcp_relay::Connections;
 
 /// RFC 8656 §3.2: the default lifetime of an allocation.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
@@ -99,6 +106,8 @@ pub struct Server<E: Environment> {
     worker: WorkerId,
     table: AllocationTable,
     counters: Arc<Counters>,
+    connections: Connections,
+    messages: VecDeque<ControlMessage>,
     events: VecDeque<Event>,
     rng: StdRng,
     run: Option<Run>,
@@ -124,6 +133,8 @@ impl<E: Environment> Server<E> {
             worker,
             table: AllocationTable::default(),
             counters: Arc::default(),
+            connections: Connections::default(),
+            messages: VecDeque::new(),
             events: VecDeque::new(),
             rng: StdRng::from_seed(seed),
             run: None,
@@ -220,6 +231,7 @@ impl<E: Environment> Server<E> {
     /// is still due. Nothing is forwarded past its deadline meanwhile.
     pub fn handle_timeout(&mut self, now: Tick) {
         self.settle();
+        self.expire_connections(now, EXPIRIES);
         for _ in 0..EXPIRIES {
             let Some(tuple) = self.table.take_due(now) else {
                 return;
@@ -244,6 +256,7 @@ impl<E: Environment> Server<E> {
             }
             self.publish(&tuple, now);
         }
+        self.judge_connections_anew();
     }
 
     /// Ends every allocation, because the server stops.
@@ -257,7 +270,12 @@ impl<E: Environment> Server<E> {
     /// When [`Server::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Tick> {
-        self.table.first_deadline()
+        let connections = self.connections.first_deadline();
+        self.table
+            .first_deadline()
+            .into_iter()
+            .chain(connections)
+            .min()
     }
 
     /// The next event.
@@ -330,6 +348,13 @@ impl<E: Environment> Server<E> {
         self.table.check_invariants()?;
         if self.table.len() as u64 != self.counters.allocations.load(Ordering::Relaxed) {
             return Err("the gauge of allocations is off");
+        }
+        self.connections.check_invariants()?;
+        if self.connections.iter().any(|(_, connection)| {
+            let allocation = self.table.by_id(connection.allocation);
+            !allocation.is_some_and(Allocation::is_tcp)
+        }) {
+            return Err("a data connection outlived its allocation");
         }
         for allocation in self.table.iter() {
             for relay in &allocation.relays {
@@ -423,6 +448,10 @@ impl<E: Environment> Server<E> {
                 last.current.supersede();
             }
             self.environment.close_socket(relayed);
+            // RFC 6062 §5.5: its data connections end with it.
+            for connection in self.connections.take_all_at(allocation.id, relayed) {
+                self.environment.close(connection);
+            }
             self.environment.rest_port(relayed, now);
         }
         if !allocation.relays.is_empty() {

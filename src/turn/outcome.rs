@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::proto::ConnectionId;
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, Transport, WorkerId};
 use crate::turn::credential::Subject;
 use crate::turn::route::{AllocationId, Standing};
@@ -25,6 +26,22 @@ pub enum Handled {
     Dropped(DropReason),
     /// That worker owns the 5-tuple: hand the datagram to it.
     Elsewhere(WorkerId),
+    /// Send [`Server::answer`](super::Server::answer) back; whatever follows on the client's
+    /// connection belongs to this peer data connection, in both directions (RFC 6062 §5.4).
+    Spliced(ConnectionId),
+    /// That worker has the peer data connection that is asked for: hand the client's connection
+    /// over to it, with this request at the head of what it has yet to read.
+    HandOver(WorkerId),
+}
+
+/// A message for a client that answers nothing of what was handled last.
+#[derive(Debug)]
+#[must_use]
+pub struct ControlMessage {
+    /// The client, by its control connection.
+    pub to: FiveTuple,
+    /// The message.
+    pub bytes: Box<[u8]>,
 }
 
 /// A packet that goes on: [`Server::head`](super::Server::head), then bytes of the buffer, then

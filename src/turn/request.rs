@@ -11,7 +11,6 @@ use crate::turn::auth::{Authenticated, OFFERED, Signature, Source, Unauthenticat
 use crate::turn::binding::BindingRequests;
 use crate::turn::clock::{Clock, Tick};
 use crate::turn::environment::Environment;
-use crate::turn::mobility::Resumed;
 use crate::turn::nonce::Features;
 use crate::turn::stats::{AuthFailure, DropReason};
 use crate::turn::{EndReason, Handled, Server};
@@ -33,6 +32,7 @@ const KNOWN: &[AttributeType] = &[
     AttributeType::REQUESTED_TRANSPORT,
     AttributeType::DONT_FRAGMENT,
     AttributeType::RESERVATION_TOKEN,
+    AttributeType::CONNECTION_ID,
 ];
 /// A response names at most so many unknown attributes, so that it stays small.
 const MAX_UNKNOWN: usize = 8;
@@ -59,6 +59,8 @@ impl Reject {
     pub(crate) const WRONG_CREDENTIALS: Self = Self::new(441, "Wrong Credentials");
     pub(crate) const TRANSPORT: Self = Self::new(442, "Unsupported Transport Protocol");
     pub(crate) const PEER_FAMILY: Self = Self::new(443, "Peer Address Family Mismatch");
+    pub(crate) const CONNECTION_EXISTS: Self = Self::new(446, "Connection Already Exists");
+    pub(crate) const CONNECTION_FAILED: Self = Self::new(447, "Connection Timeout or Failure");
     pub(crate) const QUOTA: Self = Self::new(486, "Allocation Quota Reached");
     pub(crate) const CAPACITY: Self = Self::new(508, "Insufficient Capacity");
 
@@ -105,6 +107,11 @@ impl<E: Environment> Server<E> {
                 | Method::CREATE_PERMISSION
                 | Method::CHANNEL_BIND,
             ) => self.handle_authenticated(tuple, message, clock),
+            (Class::Request, Method::CONNECT | Method::CONNECTION_BIND)
+                if self.config.tcp_relay =>
+            {
+                self.handle_authenticated(tuple, message, clock)
+            }
             (Class::Request, _) => self.drop(DropReason::UnknownMethod),
             (Class::Indication | Class::Success | Class::Error, _) => {
                 // RFC 8489 §6.3.3: what answers nothing is dropped, so that nothing loops.
@@ -154,18 +161,21 @@ impl<E: Environment> Server<E> {
         {
             self.resume(&request)
         } else {
-            self.judge(&request).map(|()| Resumed::Here)
+            self.judge(&request)
         };
         match outcome {
-            Ok(Resumed::Here) => self.way_of_success(&request),
-            Ok(Resumed::Elsewhere(owner)) => Handled::Elsewhere(owner),
+            Ok(Handled::Answer) => self.way_of_success(&request),
+            Ok(handled) => handled,
             Err(reject) => self.reject(&request, reject),
         }
     }
 
     /// What an authenticated request must pass before its method is looked at.
-    fn judge(&mut self, request: &Request<'_>) -> Result<(), Reject> {
+    fn judge(&mut self, request: &Request<'_>) -> Result<Handled, Reject> {
         let method = request.message.method();
+        if let Some(worker) = self.elsewhere_to_bind(request) {
+            return Ok(Handled::HandOver(worker));
+        }
         if let Some(allocation) = self.table.by_tuple_mut(&request.tuple) {
             if !allocation.owner.is(&request.auth.owner) {
                 self.counters.auth_failed(AuthFailure::OtherUser);
@@ -200,20 +210,25 @@ impl<E: Environment> Server<E> {
             Method::ALLOCATE => self.allocate(request),
             Method::REFRESH => self.refresh(request),
             Method::CREATE_PERMISSION => self.create_permission(request),
+            Method::CONNECT => return self.connect(request),
+            Method::CONNECTION_BIND => return self.connection_bind(request),
             _ => self.channel_bind(request),
         }
+        .map(|()| Handled::Answer)
     }
 
     /// Expiry gates Allocate: an allocation made in time goes on with the credential it was made
     /// with, unless it is strict. A retransmitted Allocate belongs to what it made.
     fn outlives_its_credential(&self, request: &Request<'_>) -> bool {
-        self.table
-            .by_tuple(&request.tuple)
-            .is_some_and(|allocation| {
-                allocation.outlives_its_credential()
-                    && (request.message.method() != Method::ALLOCATE
-                        || allocation.made_by.transaction == request.message.transaction_id())
-            })
+        let allocation = match request.message.method() {
+            Method::CONNECTION_BIND => self.allocation_to_bind(request),
+            _ => self.table.by_tuple(&request.tuple),
+        };
+        allocation.is_some_and(|allocation| {
+            allocation.outlives_its_credential()
+                && (request.message.method() != Method::ALLOCATE
+                    || allocation.made_by.transaction == request.message.transaction_id())
+        })
     }
 
     /// Answers with what `fill` appends, signed with the request's key.
@@ -396,6 +411,7 @@ impl<E: Environment> Server<E> {
     }
 }
 
+/// Signs a response with the key of its request.
 pub(crate) fn sign(
     writer: &mut Writer<'_>,
     key: &LongTermKey,

@@ -36,6 +36,15 @@ pub enum PeerKind {
     Foreign,
 }
 
+/// RFC 8656 §18.8: the transport protocol between server and peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayProtocol {
+    /// Datagrams.
+    Udp,
+    /// Data connections (RFC 6062).
+    Tcp,
+}
+
 /// The sender's half: where what the client sends on a channel or to a peer goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Route {
@@ -187,6 +196,8 @@ pub struct Landing {
     pub subject: Subject,
     /// Whether only the same call may reach it. Call ids are not minted yet, so it matches nobody.
     pub same_call_only: bool,
+    /// How peers are spoken to.
+    pub protocol: RelayProtocol,
     /// Whether the relayed address has a socket, so that packets may leave from it.
     pub has_socket: bool,
     /// The client, and the listener that it uses.

@@ -57,4 +57,6 @@ pub struct ServerConfig {
     pub tickets: Option<TicketKey>,
     /// RFC 5780: which listeners tell how a NAT behaves.
     pub nat_discovery: NatDiscovery,
+    /// Whether TCP is relayed (RFC 6062), under the same policy.
+    pub tcp_relay: bool,
 }

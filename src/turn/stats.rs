@@ -58,7 +58,7 @@ labels! {
         /// Between two relayed addresses of this server: one receive, one send, in whichever
         /// framing either side uses.
         Hairpin => "hairpin",
-        /// By a relay socket, in a channel.
+        /// By a relay socket, in a channel; or on a TCP data connection, where a packet is a read.
         Relay => "relay",
         /// By a relay socket, in a Send or Data indication.
         Indication => "indication",
@@ -125,6 +125,9 @@ labels! {
         Icmp => "icmp",
         /// The client's connection is gone, and it may come back with its ticket.
         Away => "client_away",
+        /// A peer's TCP connection beyond those that an allocation may have, or a second one from
+        /// the same transport address.
+        Connections => "connections",
         /// The kernel refused the send, or its buffer was full.
         SendRefused => "send_refused",
         /// The ring to another worker was full.
@@ -173,6 +176,16 @@ pub struct Traffic {
 pub(crate) struct Volume {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+}
+
+impl Volume {
+    /// One packet of `bytes`.
+    pub(crate) const fn one(bytes: usize) -> Self {
+        Self {
+            packets: 1,
+            bytes: bytes as u64,
+        }
+    }
 }
 
 /// What went through one allocation. Two relayed addresses of a dual allocation share it.
@@ -228,7 +241,7 @@ impl Meters {
 
 /// A response code, as the metrics count them: the class's own 0 for success.
 const CODES: &[u16] = &[
-    0, 300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 486, 500, 508,
+    0, 300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 500, 508,
 ];
 const METHODS: &[&str] = &[
     "binding",
@@ -236,6 +249,8 @@ const METHODS: &[&str] = &[
     "refresh",
     "create_permission",
     "channel_bind",
+    "connect",
+    "connection_bind",
     "other",
 ];
 

@@ -28,3 +28,4 @@ mod siege;
 mod sockets;
 mod strangers;
 mod streams;
+mod tcp_relay;

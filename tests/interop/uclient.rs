@@ -18,6 +18,10 @@ const ECHO_PORT: u16 = 3480;
 enum Counterpart {
     /// Each other, from relayed address to relayed address.
     Clients,
+    /// The same by TCP data connections.
+    TcpClients,
+    /// Peers of their own, which connect to their relayed addresses.
+    TcpPeers,
     /// A plain peer, by its address of this family, that echoes.
     Echo(Family),
 }
@@ -86,6 +90,8 @@ fn run_over(
     let lab = Lab::new(&["turnutils_uclient", "turnutils_peer"]);
     let peers = match counterpart {
         Counterpart::Clients => Peers::Relay,
+        Counterpart::TcpClients => Peers::RelayTcp,
+        Counterpart::TcpPeers => Peers::AnyTcp,
         Counterpart::Echo(_) => Peers::Any,
     };
     let moves = flags.contains(&"-M");
@@ -107,7 +113,7 @@ fn run_over(
         .args(["-n", &MESSAGES.to_string(), "-m", &clients.to_string()])
         .args(flags);
     let _echo = match counterpart {
-        Counterpart::Clients => {
+        Counterpart::Clients | Counterpart::TcpClients | Counterpart::TcpPeers => {
             command.arg("-y");
             None
         }
@@ -135,10 +141,17 @@ fn run_over(
         assert!(moved.is_some_and(|moved| moved >= clients), "{moved:?}");
     }
     relay.stop();
-    let expected = clients * MESSAGES;
+    let sent = clients * MESSAGES;
+    let (received, lost) = match counterpart {
+        // It counts what comes to one side of each pair; so it does with coturn's own server.
+        Counterpart::TcpPeers => (sent / 2, format!("{} (50.000000%)", sent / 2)),
+        Counterpart::Clients | Counterpart::TcpClients | Counterpart::Echo(_) => {
+            (sent, "0 (0.000000%)".to_owned())
+        }
+    };
     for total in [
-        format!("tot_send_msgs={expected}, tot_recv_msgs={expected}\n"),
-        "Total lost packets 0 (0.000000%), total send dropped 0 (0.000000%)\n".to_owned(),
+        format!("tot_send_msgs={sent}, tot_recv_msgs={received}\n"),
+        format!("Total lost packets {lost}, total send dropped 0 (0.000000%)\n"),
     ] {
         assert!(seen.contains(&total), "no \"{}\" in\n{seen}", total.trim());
     }
@@ -238,4 +251,28 @@ fn clients_that_moved_lose_no_packet() {
         "{}",
         run(Family::V6, Counterpart::Clients, 10, &["-M", "-c", "-x"])
     );
+}
+
+/// RFC 6062: allocations for TCP, and data connections between their relayed addresses, from clients
+/// on TCP and on TLS.
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn clients_reach_each_other_by_tcp_data_connections() {
+    for over in [Over::Tcp, Over::Tls] {
+        let seen = run_over(over, Family::V4, Counterpart::TcpClients, 4, &["-T"]);
+        eprintln!("{over:?}:\n{seen}");
+    }
+}
+
+/// RFC 6062 §5.3: peers connect to relayed addresses, where the policy admits them.
+#[test]
+#[ignore = "needs root and coturn's clients; .ci/run runs it"]
+fn peers_reach_clients_by_tcp_data_connections() {
+    // Their permissions are for the address that they are told to come from.
+    let local = Party::Alice.addresses().v4.to_string();
+    for over in [Over::Tcp, Over::Tls] {
+        let flags = ["-P", "-L", &local];
+        let seen = run_over(over, Family::V4, Counterpart::TcpPeers, 4, &flags);
+        eprintln!("{over:?}:\n{seen}");
+    }
 }

@@ -42,6 +42,7 @@ pub(crate) struct Setup {
     pub(crate) fleet: Vec<FleetNode>,
     pub(crate) allow: Vec<&'static str>,
     pub(crate) strict: bool,
+    pub(crate) tcp_relay: bool,
     /// Stream workers; 0 is no TCP and no TLS.
     pub(crate) stream_workers: usize,
     /// Whether TCP and TLS share a port.
@@ -79,6 +80,7 @@ impl Setup {
                 SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
             ],
             nat_discovery: false,
+            tcp_relay: false,
             stream_workers: 0,
             one_port: false,
             trusted: Vec::new(),
@@ -187,6 +189,7 @@ impl Setup {
             } else {
                 NatDiscovery::default()
             },
+            tcp_relay: self.tcp_relay,
         })
     }
 }

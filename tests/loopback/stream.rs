@@ -120,6 +120,18 @@ impl Stream {
         }
     }
 
+    /// So many bytes as they come, after the last message.
+    pub(crate) fn read_raw(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.unread);
+        self.unread = bytes.split_off(bytes.len().min(len));
+        let from = bytes.len();
+        bytes.resize(len, 0);
+        self.socket.set_read_timeout(Some(super::PATIENCE)).unwrap();
+        let reader = self.bytes.get_mut().unwrap();
+        reader.read_exact(&mut bytes[from..]).unwrap();
+        bytes
+    }
+
     /// Whether the server has closed it, waiting for that.
     pub(crate) fn is_closed_within(&mut self, limit: Duration) -> bool {
         self.socket.set_read_timeout(Some(limit)).unwrap();

@@ -92,7 +92,8 @@ fn mutated_messages_do_no_harm() {
             Outcome::Dropped(_) => dropped += 1,
             Outcome::Client { .. } | Outcome::Peer { .. } | Outcome::Consumed => {}
             Outcome::AnswerBy(..) => panic!("NAT behaviour discovery is off"),
-            Outcome::Elsewhere(_) => panic!("there is one worker"),
+            Outcome::Elsewhere(_) | Outcome::HandOver(_) => panic!("there is one worker"),
+            Outcome::Spliced(..) => panic!("TCP was relayed"),
         }
         if n % 1_000 == 0 {
             call.world.stall(1);

@@ -29,5 +29,6 @@ mod refresh;
 mod reload;
 mod run;
 mod send;
+mod tcp_relay;
 mod tickets;
 mod unvalidated;

@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use taciturn::proto::ConnectionId;
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortPool, PortWish, Token};
 use taciturn::turn::quota::{Admitted, Users};
-use taciturn::turn::route::{Landing, Landings, Standing};
+use taciturn::turn::route::{Landing, Landings, PeerKind, Standing};
 use taciturn::turn::unvalidated::{Rate, Unvalidated};
 use taciturn::turn::{
-    AllocationId, Environment, FiveTuple, Forward, Head, ListenerId, RelayedAddr, Server,
+    AllocationId, Environment, FiveTuple, Forward, Head, ListenerId, PeerAddr, RelayedAddr, Server,
     SocketRefused, Tick, WorkerId,
 };
 
@@ -31,6 +32,12 @@ pub struct House {
     pub listeners: Vec<SocketAddr>,
     pub condemned: Vec<(WorkerId, AllocationId)>,
     pub disconnected: Vec<(WorkerId, FiveTuple)>,
+    /// Relayed addresses at which a TCP socket listens.
+    pub listening: HashMap<RelayedAddr, AllocationId>,
+    /// Every connection to a peer that was begun: by name, from where, to whom.
+    pub connects: Vec<(ConnectionId, SocketAddr, SocketAddr, PeerKind)>,
+    /// Every connection that was to be closed.
+    pub closed: Vec<ConnectionId>,
     pub ports: PortPool,
     pub users: Users,
     pub unvalidated: Unvalidated,
@@ -59,6 +66,9 @@ impl House {
             listeners: Vec::new(),
             condemned: Vec::new(),
             disconnected: Vec::new(),
+            listening: HashMap::new(),
+            connects: Vec::new(),
+            closed: Vec::new(),
             ports: PortPool::new(addresses, ports, Duration::from_secs(60), rng),
             users: Users::default(),
             unvalidated: Unvalidated::new(unvalidated),
@@ -120,7 +130,9 @@ impl Environment for Room {
     }
 
     fn close_socket(&mut self, relayed: RelayedAddr) {
-        self.house.borrow_mut().sockets.remove(&relayed);
+        let mut house = self.house.borrow_mut();
+        house.sockets.remove(&relayed);
+        house.listening.remove(&relayed);
     }
 
     fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
@@ -170,6 +182,44 @@ impl Environment for Room {
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
         self.house.borrow().unvalidated.allow(ip, now)
+    }
+
+    fn listen(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {
+        let mut house = self.house.borrow_mut();
+        if house.exhausted {
+            return Err(SocketRefused::Exhausted);
+        }
+        if house.taken.contains(&relayed.port()) {
+            return Err(SocketRefused::PortTaken);
+        }
+        let before = house.listening.insert(relayed, id);
+        assert!(before.is_none(), "{relayed} listens twice");
+        Ok(())
+    }
+
+    fn connect(
+        &mut self,
+        connection: ConnectionId,
+        from: RelayedAddr,
+        to: PeerAddr,
+        kind: PeerKind,
+    ) -> Result<(), SocketRefused> {
+        let mut house = self.house.borrow_mut();
+        if house.exhausted {
+            return Err(SocketRefused::Exhausted);
+        }
+        house
+            .connects
+            .push((connection, from.socket_addr(), to.expose(), kind));
+        Ok(())
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        self.house.borrow_mut().closed.push(connection);
+    }
+
+    fn takes_connections(&self, worker: WorkerId) -> bool {
+        worker.0 < self.house.borrow().workers
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use taciturn::proto::{ChannelRange, DATA_INDICATION_HEADROOM, Icmp};
+use taciturn::proto::{ChannelRange, ConnectionId, DATA_INDICATION_HEADROOM, Icmp};
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, Subject, mint};
 use taciturn::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
@@ -74,6 +74,7 @@ pub struct Setup {
     pub session_max: u64,
     pub strict: bool,
     pub user_allocations: u32,
+    pub tcp_relay: bool,
     pub workers: u16,
     pub unvalidated: Rate,
     pub binding: BindingRules,
@@ -105,6 +106,7 @@ impl Default for Setup {
             session_max: 86_400,
             strict: false,
             user_allocations: 0,
+            tcp_relay: false,
             workers: 1,
             unvalidated: Rate {
                 per_second: 50,
@@ -185,6 +187,7 @@ impl Setup {
                     .collect::<Vec<_>>(),
                 &LISTENERS.map(at),
             ),
+            tcp_relay: self.tcp_relay,
         })
     }
 
@@ -237,6 +240,8 @@ pub enum Outcome {
     Consumed,
     Dropped(DropReason),
     Elsewhere(WorkerId),
+    Spliced(Answer, ConnectionId),
+    HandOver(WorkerId),
 }
 
 impl Outcome {
@@ -409,6 +414,10 @@ impl World {
             Handled::Consumed => Outcome::Consumed,
             Handled::Dropped(reason) => Outcome::Dropped(reason),
             Handled::Elsewhere(owner) => Outcome::Elsewhere(owner),
+            Handled::Spliced(connection) => {
+                Outcome::Spliced(Answer(server.answer().to_vec()), connection)
+            }
+            Handled::HandOver(owner) => Outcome::HandOver(owner),
         }
     }
 

@@ -19,7 +19,7 @@ const SHARE: usize = 16 * 1_024;
 const READ: usize = 4_096;
 
 /// What lies between the client's messages and the connection.
-enum Layer {
+pub(in crate::dataplane) enum Layer {
     Plain,
     Tls(Box<ServerConnection>),
 }
@@ -236,6 +236,21 @@ impl Connection {
         }
     }
 
+    /// The connection without its messages, and what of them has not been written.
+    pub(in crate::dataplane) fn into_raw(self) -> (TcpStream, Layer, Vec<u8>) {
+        let unsent = self.queue.bytes().to_vec();
+        (self.stream, self.layer, unsent)
+    }
+
+    /// Has it begin with `rest`, which was read by another worker, as `tuple`.
+    pub(super) fn begin_anew(&mut self, tuple: FiveTuple, rest: Vec<u8>) {
+        self.tuple = tuple;
+        self.partial = rest;
+        self.begun = None;
+        self.interest = Interest::Read;
+        self.dirty = false;
+    }
+
     /// Says goodbye as far as that goes without waiting.
     pub(crate) fn part(&mut self) {
         if let Layer::Tls(tls) = &mut self.layer {
@@ -249,7 +264,7 @@ impl Connection {
 
 /// What came by a connection.
 #[derive(Clone, Copy)]
-enum Came {
+pub(in crate::dataplane) enum Came {
     /// So many; the last system call may have left some.
     Bytes {
         len: usize,
@@ -259,7 +274,8 @@ enum Came {
     End,
 }
 
-fn plain(mut stream: &TcpStream, free: &mut [u8]) -> io::Result<Came> {
+/// Reads what is there.
+pub(in crate::dataplane) fn plain(mut stream: &TcpStream, free: &mut [u8]) -> io::Result<Came> {
     loop {
         return match stream.read(free) {
             Ok(0) => Ok(Came::End),
@@ -275,7 +291,7 @@ fn plain(mut stream: &TcpStream, free: &mut [u8]) -> io::Result<Came> {
 }
 
 /// Reads from the connection until there is something within TLS, or nothing more comes.
-fn decrypted(
+pub(in crate::dataplane) fn decrypted(
     tls: &mut ServerConnection,
     mut stream: &TcpStream,
     free: &mut [u8],

@@ -5,7 +5,7 @@ use crate::dataplane::stream::connection::Taken;
 use crate::dataplane::stream::{At, Streams, Worth};
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{Ecn, HEADROOM};
-use crate::dataplane::worker::{BUDGET, Course, Door, Segment, Worker};
+use crate::dataplane::worker::{BUDGET, Course, Door, Next, Segment, Worker};
 use crate::proto::{Border, MAX_STREAM_MESSAGE, next_border};
 use crate::turn::stats::DropReason;
 use crate::turn::{Clock, FiveTuple, Tick};
@@ -112,7 +112,20 @@ impl Worker {
                         end,
                     };
                     self.counters.datagrams.add(1);
-                    self.handle_segment(segment, Door::Client(tuple), Ecn::NotEct, clock);
+                    let next =
+                        self.handle_segment(segment, Door::Client(tuple), Ecn::NotEct, clock);
+                    match next {
+                        Next::Message => {}
+                        Next::Splice(connection) => {
+                            let rest = start + padded..end;
+                            self.splice(at, connection, index, rest, clock.now);
+                            return Course::Run;
+                        }
+                        Next::HandOver(worker) => {
+                            self.hand_connection_over(at, worker, index, start..end);
+                            return Course::Run;
+                        }
+                    }
                     start += padded;
                     is_whole = true;
                 }

@@ -10,7 +10,7 @@
 //! Everything is bounded: connections in all, those without an allocation, what each may hold, and
 //! how long each may take for a handshake, for a message, and for nothing at all.
 
-mod connection;
+pub(super) mod connection;
 mod drive;
 mod newcomer;
 mod queue;
@@ -412,6 +412,60 @@ impl Streams {
                 self.gone.push(connection.tuple);
             }
         }
+    }
+
+    /// Takes a connection out, to be something else.
+    pub(crate) fn take(&mut self, at: At, house: &Surroundings) -> Option<Connection> {
+        self.connection(at)?;
+        let slot = self.slots.try_remove(at.slot as usize)?;
+        let Entry::Connection(connection) = slot.entry else {
+            return None;
+        };
+        house.unwatch(connection.stream());
+        if self.by_tuple.get(&connection.tuple) == Some(&at) {
+            self.by_tuple.remove(&connection.tuple);
+        }
+        self.uncount(connection.tuple.listener.transport());
+        Some(*connection)
+    }
+
+    /// Takes in a connection of another worker's, of which `rest` has been read.
+    pub(crate) fn adopt(
+        &mut self,
+        mut connection: Connection,
+        tuple: FiveTuple,
+        rest: Vec<u8>,
+        house: &Surroundings,
+        now: Tick,
+    ) -> Option<At> {
+        let transport = tuple.listener.transport();
+        if self.slots.len() >= CONNECTIONS_MAX {
+            self.counters.over(transport).connections_refused.add(1);
+            return None;
+        }
+        if let Some(former) = self.by_tuple.get(&tuple).copied() {
+            self.close(former, house);
+        }
+        self.generation = (self.generation + 1) % Source::GENERATIONS;
+        let entry = self.slots.vacant_entry();
+        let at = At {
+            slot: u32::try_from(entry.key()).ok()?,
+            generation: self.generation,
+        };
+        house.watch(connection.stream(), at.source()).ok()?;
+        let over = self.counters.over(transport);
+        over.connections.fetch_add(1, Ordering::Relaxed);
+        connection.begin_anew(tuple, rest);
+        entry.insert(Slot {
+            generation: at.generation,
+            entry: Entry::Connection(Box::new(connection)),
+        });
+        if self.slots.len() == 1 {
+            self.next_sweep = now.plus(SWEEP);
+        }
+        self.by_tuple.insert(tuple, at);
+        self.strangers.push_back(at);
+        Some(at)
     }
 
     /// Ends every connection, because the worker stops.

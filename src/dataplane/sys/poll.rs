@@ -26,6 +26,8 @@ pub enum Interest {
     ReadAndWrite,
     /// Until it can be written to.
     Write,
+    /// Until it is gone, which is reported in any case.
+    Nothing,
 }
 
 impl Interest {
@@ -34,6 +36,7 @@ impl Interest {
             Self::Read => libc::EPOLLIN as u32,
             Self::ReadAndWrite => (libc::EPOLLIN | libc::EPOLLOUT) as u32,
             Self::Write => libc::EPOLLOUT as u32,
+            Self::Nothing => 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! TCP sockets of clients, and the options that keep what waits in the kernel short: no delay, and
 //! little unsent data (`TCP_NOTSENT_LOWAT`, tcp(7)), so that a reader that has fallen behind is
-//! noticed after milliseconds and not after a send buffer.
+//! noticed after milliseconds and not after a send buffer. And those of relayed transport addresses
+//! (RFC 6062), where one socket listens and others connect from the same port.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -8,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::udp::{SocketOptions, set_option};
@@ -16,6 +18,8 @@ use super::udp::{SocketOptions, set_option};
 const BACKLOG: i32 = 4_096;
 /// Bytes that may wait in the kernel before they are sent for the first time.
 const UNSENT_MAX: libc::c_int = 16 * 1_024;
+/// Peers' connections that may wait at one relayed transport address.
+const RELAY_BACKLOG: i32 = 64;
 /// For how long sent data may go without an acknowledgement (RFC 5482).
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// When an idle connection is asked whether it is still there, and how often again.
@@ -44,21 +48,30 @@ impl TcpListener {
     /// # Errors
     /// If the kernel refuses the address or an option.
     pub fn bind(addr: SocketAddr, sharing: Sharing, options: &SocketOptions) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(addr),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // Connections of a former process may still be closing.
-        socket.set_reuse_address(true)?;
+        let socket = open(addr)?;
         if sharing == Sharing::Group {
             socket.set_reuse_port(true)?;
         }
         socket.bind(&addr.into())?;
-        socket.listen(BACKLOG)?;
+        Self::listen(socket, BACKLOG, options)
+    }
+
+    /// Listens on a relayed transport address that nobody else holds. Connections may leave from it
+    /// all the same, by [`TcpStream::connect`].
+    ///
+    /// # Errors
+    /// If the kernel refuses the address or an option.
+    pub fn relay(addr: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
+        let socket = open(addr)?;
+        socket.bind(&addr.into())?;
+        // Not before: bind(2) has refused a port on which anybody listens, and lets those in that
+        // come later.
+        socket.set_reuse_port(true)?;
+        Self::listen(socket, RELAY_BACKLOG, options)
+    }
+
+    fn listen(socket: Socket, backlog: i32, options: &SocketOptions) -> io::Result<Self> {
+        socket.listen(backlog)?;
         let local_addr = socket
             .local_addr()?
             .as_socket()
@@ -91,6 +104,21 @@ impl TcpListener {
     }
 }
 
+/// A socket that is not bound yet.
+fn open(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(addr),
+        Type::STREAM.nonblocking().cloexec(),
+        Some(Protocol::TCP),
+    )?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of a former process may still be closing.
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
 impl AsFd for TcpListener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
@@ -105,12 +133,63 @@ impl fmt::Debug for TcpListener {
     }
 }
 
-/// A non-blocking TCP connection.
+/// A non-blocking TCP connection, or one end of a pair that stands for one.
 pub struct TcpStream {
     socket: Socket,
 }
 
 impl TcpStream {
+    /// Begins to connect `from` to `to`. It can be written to once that is done, and
+    /// [`outcome`](Self::outcome) says how.
+    ///
+    /// # Errors
+    /// If the kernel refuses at once.
+    pub fn connect(from: SocketAddr, to: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
+        let socket = open(from)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&from.into())?;
+        let stream = Self { socket };
+        stream.prepare(to, u32::from(options.dscp) << 2)?;
+        match stream.socket.connect(&to.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            Ok(()) | Err(_) => Ok(stream),
+        }
+    }
+
+    /// Two ends of a connection within this process.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let (one, other) = Socket::pair(Domain::UNIX, kind, None)?;
+        Ok((Self { socket: one }, Self { socket: other }))
+    }
+
+    /// What came of [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// Why it is not connected.
+    pub fn outcome(&self) -> io::Result<()> {
+        self.socket.take_error()?.map_or(Ok(()), Err)
+    }
+
+    /// Whether it has ended in both directions, or was reset; what has come may still be read.
+    pub fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::empty())];
+        let ready = poll(&mut fds, Some(&Timespec::default()));
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        ready.is_ok_and(|ready| ready > 0) && fds[0].revents().intersects(gone)
+    }
+
+    /// Lets the other side be as slow as it likes: what it does not take waits with the sender.
+    ///
+    /// # Errors
+    /// If the kernel refuses, as it does for one of a pair, which has no such limit.
+    pub fn bear_slow_readers(&self) -> io::Result<()> {
+        self.socket.set_tcp_user_timeout(None)
+    }
+
     /// What all connections have in common.
     fn prepare(&self, peer: SocketAddr, traffic_class: u32) -> io::Result<()> {
         let socket = &self.socket;

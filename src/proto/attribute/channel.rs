@@ -27,7 +27,7 @@ impl<'a> Attribute<'a> for ChannelNumberAttribute {
 }
 
 /// CONNECTION-ID: names a peer data connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId(pub u32);
 
 impl<'a> Attribute<'a> for ConnectionId {

@@ -324,6 +324,9 @@ impl Run {
             }
             Handled::Elsewhere(_) => return Err("a peer's datagram was handed over".to_owned()),
             Handled::AnswerBy(_) => return Err("an answer left by another listener".to_owned()),
+            Handled::Spliced(_) | Handled::HandOver(_) => {
+                return Err("TCP was relayed".to_owned());
+            }
             Handled::Forward(forward) => {
                 let bytes = forwarded(&self.servers[worker], &self.buf[buf], &forward);
                 let fate = fate(&forward.to, &bytes)?;

@@ -172,6 +172,7 @@ impl Setting {
             draining: false,
             tickets: Some(TicketKey::new(Zeroizing::new([6; 32]))),
             nat_discovery: NatDiscovery::default(),
+            tcp_relay: false,
         }
     }
 
