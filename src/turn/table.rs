@@ -13,8 +13,8 @@ use super::deadlines::Deadlines;
 use super::route::AllocationId;
 
 /// Allocations that are made room for at once.
-const CHUNK: usize = 64;
-const CHUNK_LEN: u32 = 64;
+const CHUNK: usize = 32;
+const CHUNK_LEN: u32 = 32;
 
 /// How many packets are looked ahead for.
 const LOOK_AHEAD: usize = 64;
