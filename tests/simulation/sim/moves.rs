@@ -34,7 +34,7 @@ impl Run {
         let old = self.clients[client].tuple;
         for _ in 0..self.dice.within(1..=3) {
             let back = self.clients[client].tuple != old && self.dice.percent(25);
-            self.clients[client].tuple = if back { old } else { self.new_tuple() };
+            self.clients[client].tuple = if back { old } else { self.new_datagram_tuple() };
             self.clients[client].home = self.dice.below(self.servers.len());
             let before = self.ticket(old)?;
             self.show(client, old, &before)?;

@@ -207,6 +207,16 @@ impl Run {
         self.dice.pick(&self.identities[user])
     }
 
+    /// The same over UDP.
+    pub fn new_datagram_tuple(&mut self) -> FiveTuple {
+        loop {
+            let tuple = self.new_tuple();
+            if !tuple.listener.transport().is_stream() {
+                return tuple;
+            }
+        }
+    }
+
     /// A client's address that nobody ever had; some hosts have several.
     pub fn new_tuple(&mut self) -> FiveTuple {
         loop {
