@@ -1,5 +1,6 @@
-//! The kernel's door, and but for `dtls/sys.rs` the only unsafe code of this project: UDP sockets with batched receive
-//! and send, readiness, wake-ups, this machine's addresses, clocks, CPUs and limits.
+//! The kernel's door, and but for `dtls/sys.rs` the only unsafe code of this project: UDP sockets
+//! with batched receive and send, readiness, wake-ups, this machine's addresses, clocks, CPUs and
+//! limits.
 //!
 //! It owns no policy and no protocol: it does not know what a datagram means. It does own the
 //! header fields of outgoing packets, so that nothing of one party's packets shows in those sent
