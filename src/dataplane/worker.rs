@@ -564,10 +564,12 @@ impl Worker {
             return;
         };
         place.copy_from_slice(bytes);
-        match self
+        let handled = self
             .server
-            .handle_client(tuple, &mut self.spare, range, clock)
-        {
+            .handle_client(tuple, &mut self.spare, range, clock);
+        // Counted before it is seen.
+        self.server.settle();
+        match handled {
             Handled::Forward(forward) => {
                 let head = match forward.head {
                     Head::InPlace => &[],
@@ -598,7 +600,6 @@ impl Worker {
             | Handled::Spliced(_)
             | Handled::HandOver(_) => {}
         }
-        self.server.settle();
     }
 }
 

@@ -128,7 +128,8 @@ impl<E: Environment> Server<E> {
                 owner: request.auth.owner,
                 known: Some(request.auth.known()),
                 subject: user,
-                limits,
+                session_end: limits.session_end,
+                expiry: limits.expiry,
                 opened: now,
                 made_by: MadeBy {
                     transaction: request.message.transaction_id(),
@@ -361,7 +362,7 @@ impl<E: Environment> Server<E> {
 impl Allocation {
     /// Whether it goes on when the credential it was made with has expired.
     pub(crate) const fn outlives_its_credential(&self) -> bool {
-        matches!(self.limits.expiry, Expiry::Lenient)
+        matches!(self.expiry, Expiry::Lenient)
     }
 }
 

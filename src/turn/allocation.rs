@@ -133,7 +133,9 @@ pub(crate) struct Allocation {
     pub(crate) known: Option<Box<KnownKey>>,
     pub(crate) subject: Subject,
     pub(crate) policy: Arc<PeerPolicy>,
-    pub(crate) limits: Limits,
+    /// Its [`Limits`], apart: together they would take more room.
+    pub(crate) session_end: Tick,
+    pub(crate) expiry: Expiry,
     pub(crate) opened: Tick,
     /// What is needed to build the success of a retransmitted Allocate anew.
     pub(crate) made_by: MadeBy,
@@ -240,6 +242,14 @@ impl Allocation {
             subject: self.subject,
             known: self.known.as_deref()?,
         })
+    }
+
+    /// How long it may live at most.
+    pub(crate) const fn limits(&self) -> Limits {
+        Limits {
+            session_end: self.session_end,
+            expiry: self.expiry,
+        }
     }
 
     /// Counts what goes through it, and its client's signs of life.

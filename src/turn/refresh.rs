@@ -69,7 +69,7 @@ impl<E: Environment> Server<E> {
         let shows_ticket = request.message.has(AttributeType::MOBILITY_TICKET);
         let key = self.config.tickets.as_ref().filter(|_| shows_ticket);
         let ticket = key.and_then(|key| allocation.ticket(key, self.worker));
-        let limits = allocation.limits;
+        let limits = allocation.limits();
         let end = match asked {
             Some(0) => now,
             asked => self.lifetime_end(&limits, request, asked),
