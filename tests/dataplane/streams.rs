@@ -131,7 +131,7 @@ fn what_came_within_tls_is_heard_though_its_socket_has_nothing_more() {
     for n in 0..50_u8 {
         let last = [n; 60];
         let begin = 8_000;
-        let long = [framed(unbound, &[7; 65_532]), framed(CHANNEL, &last)].concat();
+        let long = [framed(unbound, &vec![7; 65_532]), framed(CHANNEL, &last)].concat();
         let (first, rest) = long.split_at(begin);
         // All at once, as far as the kernel lets a sender say so.
         let socket = socket2::Socket::from(stream.socket.try_clone().unwrap());

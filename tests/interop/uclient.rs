@@ -66,16 +66,18 @@ fn run(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) -
     run_over(Over::Udp, server, counterpart, clients, flags)
 }
 
-/// Runs the same over each transport that this build has.
-fn run_over_all(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) {
+/// Runs the same over each transport that this build has. What it saw.
+fn run_over_all(server: Family, counterpart: Counterpart, clients: u32, flags: &[&str]) -> String {
+    let mut all = String::new();
     for over in Over::ALL {
-        if matches!(over, Over::Dtls) && !cfg!(feature = "dtls") {
-            eprintln!("skipped over DTLS: this build is without the feature `dtls`");
-            continue;
-        }
-        let seen = run_over(over, server, counterpart, clients, flags);
-        eprintln!("{over:?}:\n{seen}");
+        let seen = if matches!(over, Over::Dtls) && !cfg!(feature = "dtls") {
+            "skipped: this build is without the feature `dtls`".to_owned()
+        } else {
+            run_over(over, server, counterpart, clients, flags)
+        };
+        all.push_str(&format!("{over:?}:\n{seen}\n"));
     }
+    all
 }
 
 /// Runs `clients` in Alice's namespace with further flags of
@@ -179,19 +181,28 @@ fn echo(lab: &Lab, address: IpAddr) -> Process {
 #[test]
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_reach_each_other_over_channels() {
-    run_over_all(Family::V4, Counterpart::Clients, 10, &["-c"]);
+    eprintln!(
+        "{}",
+        run_over_all(Family::V4, Counterpart::Clients, 10, &["-c"])
+    );
 }
 
 #[test]
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_reach_each_other_by_indications() {
-    run_over_all(Family::V4, Counterpart::Clients, 10, &["-c", "-s"]);
+    eprintln!(
+        "{}",
+        run_over_all(Family::V4, Counterpart::Clients, 10, &["-c", "-s"])
+    );
 }
 
 #[test]
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_reach_each_other_from_ipv6_relayed_addresses() {
-    run_over_all(Family::V6, Counterpart::Clients, 10, &["-c", "-x"]);
+    eprintln!(
+        "{}",
+        run_over_all(Family::V6, Counterpart::Clients, 10, &["-c", "-x"])
+    );
 }
 
 /// RFC 8656 §7.1: EVEN-PORT with a reservation, and RESERVATION-TOKEN. Two
@@ -206,7 +217,7 @@ fn fifty_two_clients_with_pairs_of_ports_reach_each_other() {
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn fifty_clients_reach_a_plain_peer_over_channels() {
     let echo = Counterpart::Echo(Family::V4);
-    run_over_all(Family::V4, echo, 50, &["-c"]);
+    eprintln!("{}", run_over_all(Family::V4, echo, 50, &["-c"]));
 }
 
 #[test]
@@ -227,7 +238,10 @@ fn clients_reach_a_plain_ipv6_peer() {
 #[test]
 #[ignore = "needs root and coturn's clients; .ci/run runs it"]
 fn clients_with_a_dual_allocation_reach_each_other() {
-    run_over_all(Family::V4, Counterpart::Clients, 10, &["-c", "-X"]);
+    eprintln!(
+        "{}",
+        run_over_all(Family::V4, Counterpart::Clients, 10, &["-c", "-X"])
+    );
 }
 
 /// RFC 8016: each client takes its allocation to another port before it sends, and shows its ticket

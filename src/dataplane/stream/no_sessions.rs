@@ -1,4 +1,9 @@
 //! A build without the feature `dtls` has no DTLS clients; configuration refuses their listeners.
+#![expect(
+    clippy::needless_pass_by_ref_mut,
+    clippy::unnecessary_wraps,
+    reason = "the signatures are those of `sessions.rs`"
+)]
 
 use std::net::SocketAddr;
 use std::ops::Range;
