@@ -81,7 +81,9 @@ impl<E: Environment> Server<E> {
             return Err(Reject::ALLOCATION_MISMATCH);
         }
         let wanted = self.wanted(request)?;
-        if wanted.mobile && self.config.tickets.is_none() {
+        // RFC 6062 §4.2: a TCP allocation is its control connection's, and goes nowhere else.
+        if wanted.mobile && (self.config.tickets.is_none() || wanted.protocol == RelayProtocol::Tcp)
+        {
             return Err(Reject::MOBILITY_FORBIDDEN);
         }
         let now = request.clock.now;

@@ -3,11 +3,6 @@
 //! `TACITURN_LAB_RELAY=coturn` puts Debian's `turnserver` in its place, which
 //! shows that the lab itself works and what another relay does in it.
 
-#![allow(
-    dead_code,
-    reason = "each binary uses another part of it, so `expect` fails where one uses it all"
-)]
-
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
@@ -43,10 +38,6 @@ pub(crate) enum Peers {
     Relay,
     /// Anyone on the lab's networks too.
     Any,
-    /// Other allocations of this relay, by TCP too (RFC 6062).
-    RelayTcp,
-    /// Anyone on the lab's networks, by TCP too.
-    AnyTcp,
 }
 
 /// Whose relay it is.
@@ -163,10 +154,9 @@ pub(crate) fn credential(user: &str) -> (String, String) {
 
 fn taciturn(lab: &Lab, peers: Peers, channels: &str) -> Command {
     let Addresses { v4, v6 } = SERVICE;
-    let tcp_relay = matches!(peers, Peers::RelayTcp | Peers::AnyTcp);
     let (peers, allow) = match peers {
-        Peers::Relay | Peers::RelayTcp => ("relay", String::new()),
-        Peers::Any | Peers::AnyTcp => ("any", format!("allow = {NETWORKS:?}\n")),
+        Peers::Relay => ("relay", String::new()),
+        Peers::Any => ("any", format!("allow = {NETWORKS:?}\n")),
     };
     let mut config = String::new();
     write!(
@@ -203,9 +193,6 @@ format = "json"
 
 [compat]
 channels = "{channels}"
-
-[features]
-tcp_relay = {tcp_relay}
 "#,
         // A build without the feature takes no such listener.
         dtls = if cfg!(feature = "dtls") {
@@ -245,7 +232,7 @@ fn coturn(lab: &Lab, peers: Peers) -> Command {
         command.arg(format!("--listening-ip={address}"));
         command.arg(format!("--relay-ip={address}"));
     }
-    if matches!(peers, Peers::Relay | Peers::RelayTcp) {
+    if peers == Peers::Relay {
         for range in [
             "192.0.2.0-192.0.2.255",
             "198.51.100.0-198.51.100.255",

@@ -2,7 +2,7 @@
 
 use taciturn::proto::{
     AdditionalAddressFamily, AddressFamily, AttributeType, ConnectionId, DontFragment, EvenPort,
-    Method, RequestedTransport, ReservationToken, Reserve,
+    Method, MobilityTicket, RequestedTransport, ReservationToken, Reserve,
 };
 use taciturn::turn::policy::FleetNode;
 use taciturn::turn::stats::DropReason;
@@ -134,6 +134,21 @@ fn a_port_that_another_process_listens_on_is_passed_over() {
     world.house.borrow_mut().taken.extend([50_000, 50_001]);
     let (_, relayed) = party(&mut world, "alice", ALICE);
     assert_eq!(relayed.port(), 50_002);
+}
+
+/// RFC 6062 §4.2: it is its control connection's.
+#[test]
+fn it_gets_no_ticket_to_go_elsewhere_with() {
+    let mut world = Setup {
+        mobility: true,
+        ..any()
+    }
+    .world();
+    let mut alice = over(Transport::Tcp, world.client("alice", ALICE));
+    let answer = allocate_with(&mut world, &mut alice, |request| {
+        request.with(&MobilityTicket(&[]))
+    });
+    assert_eq!(answer.code(), 405);
 }
 
 #[test]
