@@ -81,7 +81,9 @@ impl<E: Environment> Server<E> {
             return Err(Reject::ALLOCATION_MISMATCH);
         }
         let wanted = self.wanted(request)?;
-        if wanted.mobile && self.config.tickets.is_none() {
+        // A TCP allocation's data connections would stay behind.
+        let moves = self.config.tickets.is_some() && wanted.protocol == RelayProtocol::Udp;
+        if wanted.mobile && !moves {
             return Err(Reject::MOBILITY_FORBIDDEN);
         }
         let now = request.clock.now;

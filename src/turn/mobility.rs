@@ -11,6 +11,8 @@
 //! it, and from then on what else comes on the new 5-tuple, which costs a copy for each packet of
 //! the client's; packets to the client are sent by whichever worker has them.
 //!
+//! A TCP allocation (RFC 6062) gets no ticket: its data connections could not follow.
+//!
 //! A mobile allocation whose connection is gone, and whose next 5-tuple is not known, waits for its
 //! client for [`AWAY`] at most; what comes for it meanwhile is dropped and counted.
 
