@@ -1,6 +1,6 @@
 //! Mobility (RFC 8016): an allocation follows its client from one 5-tuple to another.
 
-use taciturn::proto::{Method, MobilityTicket};
+use taciturn::proto::{Method, MobilityTicket, RequestedTransport};
 use taciturn::turn::stats::DropReason;
 use taciturn::turn::{Event, ListenerId, Transport, WorkerId};
 
@@ -47,6 +47,23 @@ fn where_it_is_off_a_ticket_is_forbidden() {
     alice.allocate(&mut world);
     let mut moved = alice.moved(ELSEWHERE);
     assert_eq!(moved.resume(&mut world, &[1; 31]).code(), 405);
+}
+
+/// RFC 6062: the data connections could not follow.
+#[test]
+fn a_tcp_allocation_gets_no_ticket() {
+    let mut world = Setup {
+        tcp_relay: true,
+        ..mobile()
+    }
+    .world();
+    let mut alice = world.client("alice", ALICE);
+    alice.tuple.listener = ListenerId::new(Transport::Tcp, 0);
+    let answer = alice.request(&mut world, Method::ALLOCATE, |request| {
+        request.with(&RequestedTransport::TCP).with(&ASK)
+    });
+    assert_eq!(answer.code(), 405);
+    assert_eq!(world.allocations(), 0);
 }
 
 #[test]
