@@ -311,6 +311,8 @@ fn a_move_to_another_workers_socket_is_handed_to_the_owner() {
         .receive(WorkerId(0), moved.tuple, &bytes)
         .answer();
     assert_eq!(answer.code(), SUCCESS);
+    // The worker that has its connection may know that it is no stranger.
+    assert!(call.world.servers[1].has_allocation(moved.tuple));
     // What comes on the new 5-tuple is handed on from now on, a retransmission first.
     assert_eq!(call.world.send(&moved, &bytes), owner);
     assert_eq!(call.alice_at(&moved), owner);

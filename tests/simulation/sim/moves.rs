@@ -34,8 +34,8 @@ impl Run {
         let old = self.clients[client].tuple;
         for _ in 0..self.dice.within(1..=3) {
             let back = self.clients[client].tuple != old && self.dice.percent(25);
-            self.clients[client].tuple = if back { old } else { self.new_datagram_tuple() };
-            self.clients[client].home = self.dice.below(self.servers.len());
+            let tuple = if back { old } else { self.new_datagram_tuple() };
+            self.enter(client, tuple);
             let before = self.ticket(old)?;
             self.show(client, old, &before)?;
             if self.dice.percent(40) {

@@ -115,7 +115,7 @@ impl Setting {
             tight: dice.percent(15),
             workers: dice.pick(&[3, 4]),
             stream_workers: dice.pick(&[0, 1, 1, 2]),
-            queue: dice.pick(&[4_096, 65_536]),
+            queue: dice.pick(&[1_024, 4_096, 65_536]),
             clients: dice.pick(&[6, 8, 12]),
             users: dice.pick(&[3, 4, 5]),
         }
