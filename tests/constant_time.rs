@@ -24,7 +24,13 @@ struct Module {
     compares: bool,
 }
 
-const MODULES: [Module; 7] = [
+const MODULES: [Module; 8] = [
+    Module {
+        path: "dataplane/dtls/cookie.rs",
+        secrets: &["mac", "secret", "keyed"],
+        types: &["Cookies"],
+        compares: true,
+    },
     Module {
         path: "proto/integrity.rs",
         secrets: &["mac", "hmac_sha1", "hmac_sha256", "key"],
