@@ -36,6 +36,11 @@
 //!    rest of the batch from its own socket of B's listener (`dataplane/sys/send.rs`).
 //!
 //! No lock, no allocation, no other thread and no log line on that walk; one receive, one send.
+//!
+//! A party on TCP, TLS or DTLS has its connection with a stream worker (`dataplane/stream`), which
+//! reads messages into the same kind of batch; from step 2 on all is the same. A packet *for* such a
+//! party crosses a bounded ring to the worker that has its connection (`dataplane/ring.rs`), unless
+//! that is the one that received it.
 
 pub mod admin;
 pub mod config;
