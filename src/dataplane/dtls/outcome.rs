@@ -32,7 +32,7 @@ impl Default for Limits {
 /// What a datagram came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// Something may be in it for [`Dtls::read`].
+    /// Something may be in it for [`Dtls::read`](super::Dtls::read).
     Readable,
     /// It was part of a handshake.
     Handshake,
