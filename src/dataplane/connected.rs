@@ -46,6 +46,9 @@ impl StreamWorkers {
     }
 }
 
+/// Packets taken from one ring in a turn.
+const DRAINED: usize = 256;
+
 /// The ways to them.
 #[derive(Debug)]
 pub(crate) struct Connected {
@@ -119,7 +122,7 @@ impl Connected {
             return;
         }
         let ring = self.rings_out.iter_mut().find(|r| r.reader() == owner);
-        if !ring.is_some_and(|ring| ring.push(to, parts)) {
+        if !ring.is_some_and(|ring| ring.push(to, parts, worth)) {
             self.counters.dropped(DropReason::QueueFull, 1);
         }
     }
@@ -132,13 +135,20 @@ impl Connected {
         }
     }
 
-    /// Takes what other workers have left for this one's clients.
-    pub(crate) fn drain(&mut self, now: Tick) {
+    /// Takes what other workers have left for this one's clients, so much at once that reading,
+    /// writing and deadlines have their turn too; says whether something is left.
+    pub(crate) fn drain(&mut self, now: Tick) -> bool {
         let mut rings = std::mem::take(&mut self.rings_in);
         for ring in &mut rings {
-            while ring.pop(|to, parts| self.push_here(to, &parts, Worth::Packet, now)) {}
+            for _ in 0..DRAINED {
+                if !ring.pop(|to, worth, parts| self.push_here(to, &parts, worth, now)) {
+                    break;
+                }
+            }
         }
+        let is_left = rings.iter().any(|ring| !ring.is_empty());
         self.rings_in = rings;
+        is_left
     }
 
     /// When a deadline of a client is to be looked at.
@@ -172,7 +182,7 @@ impl Connected {
     }
 
     /// Writes what waits, and wakes whom this worker has left something.
-    pub(crate) fn flush(&mut self, house: &Surroundings) {
+    pub(crate) fn flush(&mut self, house: &Surroundings, now: Tick) {
         for ring in &mut self.rings_out {
             if ring.take_untold()
                 && let Some(mailbox) = self.shared.mailboxes.get(usize::from(ring.reader().0))
@@ -180,6 +190,6 @@ impl Connected {
                 mailbox.waker.wake();
             }
         }
-        self.streams.flush(house);
+        self.streams.flush(house, now);
     }
 }

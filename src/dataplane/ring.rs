@@ -7,6 +7,7 @@ use std::fmt;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::dataplane::stream::Worth;
 use crate::turn::{FiveTuple, WorkerId};
 
 /// Packets that may wait: some milliseconds of the highest rate a worker reaches.
@@ -17,6 +18,7 @@ const BYTES: usize = 512 * 1_024;
 /// A packet whose bytes lie beside.
 struct Item {
     to: FiveTuple,
+    worth: Worth,
     len: usize,
 }
 
@@ -59,7 +61,7 @@ impl RingOut {
     }
 
     /// Adds a packet; false if there is no room for all of it.
-    pub(crate) fn push(&mut self, to: FiveTuple, parts: [&[u8]; 3]) -> bool {
+    pub(crate) fn push(&mut self, to: FiveTuple, parts: [&[u8]; 3], worth: Worth) -> bool {
         let len = parts.iter().map(|part| part.len()).sum();
         if self.items.is_full() || self.bytes.slots() < len {
             return false;
@@ -71,7 +73,7 @@ impl RingOut {
             }
         }
         self.untold = true;
-        self.items.push(Item { to, len }).is_ok()
+        self.items.push(Item { to, worth, len }).is_ok()
     }
 
     /// Whether something was pushed since the last call, so that the reader is to be woken.
@@ -81,8 +83,13 @@ impl RingOut {
 }
 
 impl RingIn {
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// Shows the next packet, in two pieces, to `take`; false if there is none.
-    pub(crate) fn pop(&mut self, take: impl FnOnce(FiveTuple, [&[u8]; 2])) -> bool {
+    pub(crate) fn pop(&mut self, take: impl FnOnce(FiveTuple, Worth, [&[u8]; 2])) -> bool {
         let Ok(item) = self.items.pop() else {
             return false;
         };
@@ -90,7 +97,7 @@ impl RingIn {
             return false;
         };
         let (first, second) = chunk.as_slices();
-        take(item.to, [first, second]);
+        take(item.to, item.worth, [first, second]);
         chunk.commit_all();
         true
     }
@@ -133,7 +140,7 @@ mod tests {
         let reader = thread::spawn(move || {
             let mut next = 0;
             while next < 20_000 {
-                into.pop(|to, [first, second]| {
+                into.pop(|to, _, [first, second]| {
                     assert_eq!(to, tuple(next));
                     assert_eq!([first, second].concat(), packet(next));
                     next += 1;
@@ -143,7 +150,7 @@ mod tests {
         for n in 0..20_000 {
             let bytes = packet(n);
             let (head, payload) = bytes.split_at(bytes.len().min(4));
-            while !out.push(tuple(n), [head, payload, &[]]) {
+            while !out.push(tuple(n), [head, payload, &[]], Worth::Packet) {
                 thread::yield_now();
             }
         }
@@ -156,11 +163,12 @@ mod tests {
         let (mut out, mut into) = ring(WorkerId(1));
         let packet = vec![7; 60_000];
         let mut taken = 0;
-        while out.push(tuple(1), [&[1, 2, 3, 4], &packet, &[]]) {
+        while out.push(tuple(1), [&[1, 2, 3, 4], &packet, &[]], Worth::Answer) {
             taken += 1;
         }
         assert_eq!(taken, BYTES / 60_004);
-        while into.pop(|_, [first, second]| {
+        while into.pop(|_, worth, [first, second]| {
+            assert_eq!(worth, Worth::Answer);
             assert_eq!([first, second].concat()[4..], packet[..]);
         }) {
             taken -= 1;

@@ -234,7 +234,7 @@ impl Worker {
             self.server.handle_timeout(clock.now);
         }
         if self.tell_clients(clock.now) {
-            self.connected.flush(self.server.environment());
+            self.connected.flush(self.server.environment(), self.now);
         }
         while let Some(event) = self.server.poll_event() {
             self.retiring.take(event, &self.shared.turns, &self.journal);
@@ -259,7 +259,9 @@ impl Worker {
 
     fn read_mailbox(&mut self, clock: Clock) -> Course {
         self.waker.drain();
-        self.connected.drain(clock.now);
+        if self.connected.drain(clock.now) {
+            self.waker.wake();
+        }
         while let Ok(command) = self.mailbox.try_recv() {
             match command {
                 Command::Datagram { tuple, bytes, ecn } => {
@@ -396,7 +398,7 @@ impl Worker {
         self.server.settle();
         self.outgoing
             .flush(&self.incoming, self.server.environment());
-        self.connected.flush(self.server.environment());
+        self.connected.flush(self.server.environment(), self.now);
         self.incoming.clear();
     }
 

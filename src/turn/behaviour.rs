@@ -150,7 +150,7 @@ impl NatDiscovery {
 /// What the answer to a Binding request has beyond XOR-MAPPED-ADDRESS, and where it leaves.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Behaviour {
-    mapped: SocketAddr,
+    mapped: ClientAddr,
     origin: SocketAddr,
     other: SocketAddr,
     /// The longest the answer may become, if it is to be padded.
@@ -163,7 +163,7 @@ impl Behaviour {
     /// Appends the attributes.
     pub(crate) fn push(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
         // RFC 5780 §6.1: both MAPPED-ADDRESS and XOR-MAPPED-ADDRESS.
-        writer.push(&MappedAddress(self.mapped))?;
+        writer.push(&MappedAddress(self.mapped.expose()))?;
         writer.push(&ResponseOrigin(self.origin))?;
         writer.push(&OtherAddress(self.other))?;
         if let Some(longest) = self.padded_to {
@@ -246,7 +246,7 @@ impl<E: Environment> Server<E> {
         }
         let judge = &self.config.judge;
         Ok(Some(Behaviour {
-            mapped,
+            mapped: tuple.client,
             // Behind 1:1 NAT clients know another address.
             origin: judge.outer_listener(origin.address),
             other: judge.outer_listener(other.address),

@@ -18,6 +18,9 @@ const SHARE: usize = 16 * 1_024;
 /// rustls asks the connection for at least so much at once; what comes shorter was all there was.
 const READ: usize = 4_096;
 
+/// How often a connection is read from before something is decrypted.
+const READS: usize = 8;
+
 /// What lies between the client's messages and the connection.
 pub(in crate::dataplane) enum Layer {
     Plain,
@@ -40,6 +43,8 @@ pub(crate) struct Connection {
     pub(crate) begun: Option<Tick>,
     /// Whether it waits in the list of those that have something to be written.
     pub(crate) dirty: bool,
+    /// Whether it waits for the next turn.
+    pub(crate) delayed: bool,
     /// It can no longer keep its promises, and is to be closed.
     pub(crate) broken: bool,
 }
@@ -108,6 +113,7 @@ impl Connection {
             heard: now,
             begun: None,
             dirty: false,
+            delayed: false,
             broken: false,
         }
     }
@@ -220,6 +226,11 @@ impl Connection {
         pushed
     }
 
+    /// Drops packets that have waited too long; says how many.
+    pub(crate) fn drop_stale(&mut self, now: Tick) -> u64 {
+        self.queue.drop_stale(now)
+    }
+
     /// Writes as much as the connection takes; says what to wait for next.
     ///
     /// # Errors
@@ -297,7 +308,9 @@ pub(in crate::dataplane) fn decrypted(
     free: &mut [u8],
 ) -> io::Result<Came> {
     let mut more = true;
-    loop {
+    // Records that hold nothing for us may follow each other without end; what is left in the
+    // socket is reported again.
+    for round in 0..=READS {
         let state = match tls.process_new_packets() {
             Ok(state) => state,
             Err(error) => {
@@ -314,6 +327,9 @@ pub(in crate::dataplane) fn decrypted(
         if state.peer_has_closed() {
             return Ok(Came::End);
         }
+        if round == READS {
+            break;
+        }
         match tls.read_tls(&mut stream) {
             Ok(0) => return Ok(Came::End),
             Ok(len) => more = len >= READ,
@@ -322,6 +338,7 @@ pub(in crate::dataplane) fn decrypted(
             Err(error) => return Err(error),
         }
     }
+    Ok(Came::Nothing)
 }
 
 /// Takes out what was decrypted, as far as there is room.

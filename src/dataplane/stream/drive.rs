@@ -41,9 +41,12 @@ impl Worker {
                 break;
             };
             let tuple = connection.tuple;
+            if connection.delayed {
+                return;
+            }
             if connection.is_opening() && !self.connected.streams.may_open() {
                 // What was read already nobody reports again.
-                self.connected.streams.delayed.push(at);
+                self.connected.streams.delay(at);
                 return;
             }
             let Some(connection) = self.connected.streams.connection(at) else {
@@ -74,7 +77,7 @@ impl Worker {
         if let Some(connection) = self.connected.streams.connection(at)
             && connection.has_decrypted()
         {
-            self.connected.streams.delayed.push(at);
+            self.connected.streams.delay(at);
         }
         // TLS may have something to say, and a socket that was full may have room.
         self.connected.streams.mark(at);
@@ -252,18 +255,27 @@ impl Streams {
     }
 
     /// Writes to every connection that has something waiting.
-    pub(crate) fn flush(&mut self, house: &Surroundings) {
+    pub(crate) fn flush(&mut self, house: &Surroundings, now: Tick) {
         while let Some(at) = self.dirty.pop() {
             let Some(connection) = self.connection(at) else {
                 continue;
             };
             connection.dirty = false;
-            let wanted = match connection.flush() {
-                Ok(interest) if !connection.broken => interest,
+            let late = connection.drop_stale(now);
+            let flushed = connection.flush();
+            let is_broken = connection.broken;
+            if late > 0 {
+                self.counters.dropped(DropReason::SlowReader, late);
+            }
+            let wanted = match flushed {
+                Ok(interest) if !is_broken => interest,
                 Ok(_) | Err(_) => {
                     self.close(at, house);
                     continue;
                 }
+            };
+            let Some(connection) = self.connection(at) else {
+                continue;
             };
             if wanted != connection.interest {
                 connection.interest = wanted;

@@ -182,7 +182,23 @@ impl Streams {
     /// Another turn of the loop, with those that waited for it.
     fn begin_turn(&mut self) -> Vec<At> {
         self.handshakes = HANDSHAKES;
-        std::mem::take(&mut self.delayed)
+        let delayed = std::mem::take(&mut self.delayed);
+        for at in &delayed {
+            if let Some(connection) = self.connection(*at) {
+                connection.delayed = false;
+            }
+        }
+        delayed
+    }
+
+    /// Has a connection wait for the next turn.
+    fn delay(&mut self, at: At) {
+        if let Some(connection) = self.connection(at)
+            && !connection.delayed
+        {
+            connection.delayed = true;
+            self.delayed.push(at);
+        }
     }
 
     /// Whether a handshake may go on in this turn; what may not waits for the next.

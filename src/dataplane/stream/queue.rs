@@ -159,7 +159,7 @@ impl Queue {
     }
 
     /// Drops packets that have waited too long, the oldest first, up to the first response.
-    fn drop_stale(&mut self, now: Tick) -> u64 {
+    pub(crate) fn drop_stale(&mut self, now: Tick) -> u64 {
         let first = usize::from(self.begun);
         let mut dropped = 0;
         while let Some(message) = self.messages.get(first)
