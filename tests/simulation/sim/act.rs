@@ -142,9 +142,13 @@ impl Run {
         }
         if action == Action::AllocateAgain {
             let client = self.holder();
-            let Some((id, says)) = self.clients[client].allocate.clone() else {
+            let Some((id, mut says)) = self.clients[client].allocate.clone() else {
                 return self.ask(client, Method::ALLOCATE, vec![Say::Transport(17)]);
             };
+            // It was said on a datagram's 5-tuple, perhaps, and the client is on a connection now.
+            if self.clients[client].tuple.listener.transport().is_stream() {
+                says.retain(|say| !matches!(say, Say::Ticket(_)));
+            }
             return self.ask_as(client, Method::ALLOCATE, says, Signing::Right, id);
         }
         let mut says = vec![Say::Transport(17)];
