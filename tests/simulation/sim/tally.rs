@@ -9,14 +9,15 @@ use taciturn::turn::stats::DropReason;
 use super::action::Action;
 
 /// Reasons for which there is nothing here: a data plane with sockets, ICMP, Binding that is off,
-/// clients that are away.
-pub const NOT_SIMULATED: [DropReason; 6] = [
+/// clients that are away, peers on TCP.
+pub const NOT_SIMULATED: [DropReason; 7] = [
     DropReason::SendRefused,
     DropReason::QueueFull,
     DropReason::NoProxyHeader,
     DropReason::Icmp,
     DropReason::BindingOff,
     DropReason::Away,
+    DropReason::Connections,
 ];
 
 pub const MOST_WORKERS: usize = 4;
