@@ -229,7 +229,7 @@ fn a_wildcard_stands_for_the_addresses_that_it_covers() {
 #[test]
 fn a_build_without_dtls_says_so() {
     let problem = refused(from_text(&format!(
-        "{SECRET}listen.dtls = ['127.0.0.1:5349']"
+        "listen.dtls = ['127.0.0.1:5349']\n{SECRET}"
     )));
     assert_eq!(problem.key, "listen.dtls");
     assert!(
