@@ -394,6 +394,7 @@ impl Run {
     /// The servers stop: nothing remains.
     pub fn stop(&mut self) -> Result<(), String> {
         let tick = self.tick();
+        self.close_all();
         for server in &mut self.servers {
             server.stop(tick);
         }

@@ -518,6 +518,13 @@ impl Run {
         Ok(())
     }
 
+    /// The workers stop, and first close what connections there are.
+    pub fn close_all(&mut self) {
+        for connection in self.connections.drain(..) {
+            self.tally.lost += connection.expected.len() as u64;
+        }
+    }
+
     /// What must hold of connections after every step.
     pub fn check_connections(&self) -> Result<(), String> {
         let most = self.setting.queue + self.setting.queue / 4;
