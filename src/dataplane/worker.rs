@@ -80,7 +80,7 @@ pub(crate) struct Worker {
     outgoing: Outgoing,
     pub(super) connected: Connected,
     pub(super) incoming: RecvBatch,
-    /// When the batch that is being filled was begun.
+    /// When this turn began, or the batch that is being filled.
     now: Tick,
     spare: Box<[u8]>,
     /// Room for the ICMP errors of one socket.
@@ -207,6 +207,7 @@ impl Worker {
 
     fn turn(&mut self, mut ready: sys::Ready, clock: Clock) -> Course {
         let mut course = Course::Run;
+        self.now = clock.now;
         self.begin_turn(clock);
         while let Some(token) = ready.next() {
             let source = Source::of(token);
@@ -588,13 +589,7 @@ impl Worker {
                     }
                 }
             }
-            Handled::Answer => match connected(Target::Client(tuple)) {
-                Some(tuple) => {
-                    let parts = [self.server.answer(), &[], &[]];
-                    self.connected.push(tuple, parts, Worth::Answer, clock.now);
-                }
-                None => self.answer_by(tuple),
-            },
+            Handled::Answer => self.answer(tuple),
             Handled::AnswerBy(by) => self.answer_by(by),
             Handled::Elsewhere(_) => self.counters.dropped(DropReason::NoAllocation, 1),
             Handled::Consumed

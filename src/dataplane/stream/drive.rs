@@ -35,6 +35,7 @@ impl Worker {
             // It may stand where another stood, whose allocation is not its own.
             self.forget_gone(turn.now);
         }
+        let mut may_hold_more = true;
         for round in 0..BUDGET {
             let clock = self.begin_batch(turn);
             let Some(connection) = self.connected.streams.connection(at) else {
@@ -64,9 +65,10 @@ impl Worker {
                 Taken::Slot { index, len, more } => {
                     (self.take_apart(at, tuple, index, len, clock), more)
                 }
-                Taken::Nothing => break,
+                Taken::Nothing => (Course::Run, false),
                 Taken::Closed => (Course::Stop, false),
             };
+            may_hold_more = more;
             if course == Course::Stop {
                 self.connected.streams.close(at, self.server.environment());
             }
@@ -74,7 +76,8 @@ impl Worker {
                 break;
             }
         }
-        if let Some(connection) = self.connected.streams.connection(at)
+        if may_hold_more
+            && let Some(connection) = self.connected.streams.connection(at)
             && connection.has_decrypted()
         {
             self.connected.streams.delay(at);
