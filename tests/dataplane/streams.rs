@@ -12,7 +12,7 @@ use taciturn::turn::{EndReason, Transport};
 
 use crate::loopback::client::{Client, SUCCESS};
 use crate::loopback::message::Received;
-use crate::loopback::plane::{Plane, Setup, V4};
+use crate::loopback::plane::{Plane, Setup, V4, loopback_of_its_own};
 use crate::loopback::stream::Stream;
 use crate::loopback::{PATIENCE, eventually};
 
@@ -249,22 +249,25 @@ fn a_reader_that_stops_loses_packets_and_holds_up_nobody() {
 #[test]
 fn a_client_that_comes_from_the_same_port_again_begins_anew() {
     let mut plane = Setup::streams(1).start();
-    let (a, _) = plane.party_over(Transport::Tcp);
-    let local = a.addr();
-    // A reset, so that the port is free at once.
-    let socket = &a.stream.as_ref().unwrap().socket;
-    socket2::SockRef::from(socket)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    let server = a.server;
-    drop(a);
-    let again = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    again.set_reuse_address(true).unwrap();
-    again.bind(&local.into()).unwrap();
-    again.connect(&server.into()).unwrap();
-    let mut client = plane.client_over(Transport::Tcp);
-    client.stream = Some(Stream::of(again.into()));
-    assert_eq!(client.try_allocate(V4).code(), SUCCESS);
+    let server = plane.reached_over(Transport::Tcp);
+    let connect = |local: SocketAddr| {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&local.into()).unwrap();
+        socket.connect(&server.into()).unwrap();
+        // A reset when it is dropped, so that the port is free at once.
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+        Stream::of(socket.into())
+    };
+    // Nobody else takes a port of this address meanwhile.
+    let mut local = SocketAddr::new(loopback_of_its_own().into(), 0);
+    for _ in 0..2 {
+        let mut client = plane.client_over(Transport::Tcp);
+        client.stream = Some(connect(local));
+        local = client.addr();
+        assert_eq!(client.try_allocate(V4).code(), SUCCESS);
+    }
 }
 
 /// Behind a load balancer, a client's next connection may come before the end of its former one is
