@@ -6,6 +6,7 @@
 
 mod balancers;
 mod connected;
+mod delivery;
 mod directory;
 #[cfg(feature = "dtls")]
 pub mod dtls;

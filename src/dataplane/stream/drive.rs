@@ -1,11 +1,12 @@
 //! The worker's dealings with connections: messages out of them into the server, packets and
 //! responses of the server into them.
 
+use crate::dataplane::delivery::{Door, Next, Segment};
 use crate::dataplane::stream::connection::Taken;
 use crate::dataplane::stream::{At, Streams, Worth};
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{Ecn, HEADROOM};
-use crate::dataplane::worker::{BUDGET, Course, Door, Next, Segment, Worker};
+use crate::dataplane::worker::{BUDGET, Course, Worker};
 use crate::proto::{Border, MAX_STREAM_MESSAGE, next_border};
 use crate::turn::stats::DropReason;
 use crate::turn::{Clock, FiveTuple, Tick};
