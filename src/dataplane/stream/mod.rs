@@ -10,7 +10,9 @@
 //! Everything is bounded: connections in all, those without an allocation, what each may hold, and
 //! how long each may take for a handshake, for a message, and for nothing at all.
 
+mod arrivals;
 pub(super) mod connection;
+mod deadlines;
 mod drive;
 mod newcomer;
 mod queue;
@@ -40,26 +42,14 @@ use crate::turn::stats::Counters;
 use crate::turn::{FiveTuple, ListenerId, Tick, Transport};
 
 use connection::Connection;
-use newcomer::{Header, Known, Newcomer};
+use newcomer::Newcomer;
 
 pub(crate) use newcomer::Spoken;
 pub(crate) use queue::Worth;
 pub(crate) use sessions::{DtlsSocket, Sessions};
 
-/// Connections of one worker.
-const CONNECTIONS_MAX: usize = 65_536;
-/// Connections without an allocation; one more, and the oldest of them goes.
-const STRANGERS_MAX: usize = 8_192;
-/// For how long a connection may be opening: its PROXY header, its first byte, its TLS handshake.
-const OPENING: Duration = Duration::from_secs(10);
-/// For how long a message that has begun may take to be whole.
-const MESSAGE: Duration = Duration::from_secs(10);
-/// For how long a connection without an allocation may say nothing.
-const IDLE: Duration = Duration::from_secs(60);
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Connections accepted in one go.
-const ACCEPTS: usize = 32;
 /// Steps of TLS handshakes taken in one turn of the worker's loop, so that calls over TLS go on while
 /// clients come; one step is up to a millisecond of work.
 const HANDSHAKES: usize = 8;
@@ -208,175 +198,12 @@ impl Streams {
         may
     }
 
-    /// Whether it is time to look at deadlines.
-    fn is_due(&self, now: Tick) -> bool {
-        (self.paused || !self.slots.is_empty()) && self.next_sweep <= now
-    }
-
     /// When deadlines are looked at next, if there are any.
     pub(crate) fn poll_timeout(&self) -> Option<Tick> {
         if !self.delayed.is_empty() {
             return Some(Tick::default());
         }
         (self.paused || !self.slots.is_empty()).then_some(self.next_sweep)
-    }
-
-    /// Takes connections that wait at an acceptor.
-    fn accept(&mut self, index: u16, house: &Surroundings, now: Tick) {
-        for _ in 0..ACCEPTS {
-            let Some(acceptor) = self.acceptors.get(usize::from(index)) else {
-                return;
-            };
-            match acceptor.socket.accept() {
-                Ok((stream, from)) => {
-                    let (place, spoken) = (acceptor.place, acceptor.spoken);
-                    self.welcome(stream, from, place, spoken, house, now);
-                }
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return,
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        tracing::warn!(%error, "connections wait: they cannot be accepted now");
-                        self.pause(house);
-                        self.next_sweep = now.plus(SWEEP);
-                        return;
-                    }
-                    // That connection has failed before it was accepted.
-                    _ => {}
-                },
-            }
-        }
-    }
-
-    /// A connection that nobody takes is reported for ever.
-    fn pause(&mut self, house: &Surroundings) {
-        self.paused = true;
-        for acceptor in &self.acceptors {
-            house.unwatch(&acceptor.socket);
-        }
-    }
-
-    fn resume(&mut self, house: &Surroundings) {
-        self.paused = false;
-        if let Err(error) = self.watch(house) {
-            tracing::error!(%error, "connections are no longer accepted");
-        }
-    }
-
-    fn welcome(
-        &mut self,
-        stream: TcpStream,
-        from: SocketAddr,
-        place: u16,
-        spoken: Spoken,
-        house: &Surroundings,
-        now: Tick,
-    ) {
-        let over = self.counters.over(spoken.transport());
-        if self.slots.len() >= CONNECTIONS_MAX {
-            over.connections_refused.add(1);
-            return;
-        }
-        let header = if self.trusts(from.ip()) {
-            Header::Expected
-        } else {
-            Header::None
-        };
-        self.generation = (self.generation + 1) % Source::GENERATIONS;
-        let entry = self.slots.vacant_entry();
-        let Ok(slot) = u32::try_from(entry.key()) else {
-            return;
-        };
-        let at = At {
-            slot,
-            generation: self.generation,
-        };
-        if let Err(error) = house.watch(&stream, at.source()) {
-            tracing::debug!(%error, "a connection cannot be watched");
-            return;
-        }
-        over.connections.fetch_add(1, Ordering::Relaxed);
-        let newcomer = Newcomer::new(stream, place, from, header, spoken, now);
-        entry.insert(Slot {
-            generation: at.generation,
-            entry: Entry::Newcomer(newcomer),
-        });
-        if self.slots.len() == 1 {
-            self.next_sweep = now.plus(SWEEP);
-        }
-        self.strangers.push_back(at);
-        self.fresh.push(at);
-    }
-
-    /// Looks at a newcomer; it becomes a connection, waits, or goes.
-    fn get_to_know(&mut self, at: At, house: &Surroundings, now: Tick) {
-        let Some(Entry::Newcomer(newcomer)) = self.entry(at) else {
-            return;
-        };
-        match newcomer.look() {
-            Known::NotYet => {}
-            Known::Nobody => self.close(at, house),
-            Known::All(client, transport, seen) => {
-                let place = newcomer.place;
-                let tuple = FiveTuple {
-                    client,
-                    listener: ListenerId::new(transport, place),
-                };
-                self.establish(at, tuple, seen, house, now);
-            }
-        }
-    }
-
-    fn establish(
-        &mut self,
-        at: At,
-        tuple: FiveTuple,
-        seen: Vec<u8>,
-        house: &Surroundings,
-        now: Tick,
-    ) {
-        // The client's port was used again before the end of its former connection was seen.
-        if let Some(former) = self.by_tuple.get(&tuple).copied() {
-            self.close(former, house);
-        }
-        let Some(Slot {
-            entry: Entry::Newcomer(newcomer),
-            ..
-        }) = self.slots.try_remove(at.slot as usize)
-        else {
-            return;
-        };
-        let (before, after) = (newcomer.transport(), tuple.listener.transport());
-        // Where both are spoken it was taken for plain at first.
-        self.uncount(before);
-        let over = self.counters.over(after);
-        over.connections_total.add(1);
-        over.connections.fetch_add(1, Ordering::Relaxed);
-        let stream = newcomer.stream;
-        let connection = match (tuple.listener.transport(), &self.rules.tls) {
-            (Transport::Tls, Some(keys)) => {
-                Connection::tls(stream, keys.server_config(), tuple, &seen, now)
-            }
-            _ => Ok(Connection::plain(stream, tuple, seen, now)),
-        };
-        let connection = match connection {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::warn!(%error, "a TLS connection cannot begin");
-                self.uncount(tuple.listener.transport());
-                return;
-            }
-        };
-        let entry = self.slots.vacant_entry();
-        debug_assert_eq!(
-            entry.key(),
-            at.slot as usize,
-            "a slot is used again at once"
-        );
-        entry.insert(Slot {
-            generation: at.generation,
-            entry: Entry::Connection(Box::new(connection)),
-        });
-        self.by_tuple.insert(tuple, at);
     }
 
     fn uncount(&self, transport: Transport) {
@@ -410,23 +237,14 @@ impl Streams {
 
     /// Ends a connection; what stood for it is told by [`take_gone`](Self::take_gone).
     fn close(&mut self, at: At, house: &Surroundings) {
-        if self.entry(at).is_none() {
-            return;
-        }
-        let Some(slot) = self.slots.try_remove(at.slot as usize) else {
-            return;
-        };
-        self.uncount(slot.entry.transport());
-        match slot.entry {
-            Entry::Newcomer(newcomer) => house.unwatch(&newcomer.stream),
-            Entry::Connection(mut connection) => {
-                house.unwatch(connection.stream());
-                connection.part();
-                if self.by_tuple.get(&connection.tuple) == Some(&at) {
-                    self.by_tuple.remove(&connection.tuple);
-                }
-                self.gone.push(connection.tuple);
-            }
+        if let Some(mut connection) = self.take(at, house) {
+            connection.part();
+            self.gone.push(connection.tuple);
+        } else if let Some(Entry::Newcomer(newcomer)) = self.entry(at) {
+            house.unwatch(&newcomer.stream);
+            let transport = newcomer.transport();
+            self.uncount(transport);
+            self.slots.remove(at.slot as usize);
         }
     }
 
@@ -445,45 +263,6 @@ impl Streams {
         Some(*connection)
     }
 
-    /// Takes in a connection of another worker's, of which `rest` has been read.
-    pub(crate) fn adopt(
-        &mut self,
-        mut connection: Connection,
-        tuple: FiveTuple,
-        rest: Vec<u8>,
-        house: &Surroundings,
-        now: Tick,
-    ) -> Option<At> {
-        let transport = tuple.listener.transport();
-        if self.slots.len() >= CONNECTIONS_MAX {
-            self.counters.over(transport).connections_refused.add(1);
-            return None;
-        }
-        if let Some(former) = self.by_tuple.get(&tuple).copied() {
-            self.close(former, house);
-        }
-        self.generation = (self.generation + 1) % Source::GENERATIONS;
-        let entry = self.slots.vacant_entry();
-        let at = At {
-            slot: u32::try_from(entry.key()).ok()?,
-            generation: self.generation,
-        };
-        house.watch(connection.stream(), at.source()).ok()?;
-        let over = self.counters.over(transport);
-        over.connections.fetch_add(1, Ordering::Relaxed);
-        connection.begin_anew(tuple, rest);
-        entry.insert(Slot {
-            generation: at.generation,
-            entry: Entry::Connection(Box::new(connection)),
-        });
-        if self.slots.len() == 1 {
-            self.next_sweep = now.plus(SWEEP);
-        }
-        self.by_tuple.insert(tuple, at);
-        self.strangers.push_back(at);
-        Some(at)
-    }
-
     /// Ends every connection, because the worker stops.
     pub(crate) fn close_all(&mut self, house: &Surroundings) {
         let all: Vec<At> = self.all().collect();
@@ -500,86 +279,20 @@ impl Streams {
             })
         })
     }
-
-    /// Closes what has taken too long, at `now`; `is_known` says who has an allocation.
-    fn sweep(&mut self, house: &Surroundings, now: Tick, is_known: impl Fn(FiveTuple) -> bool) {
-        self.next_sweep = now.plus(SWEEP);
-        let late: Vec<At> = self
-            .all()
-            .filter(|at| {
-                let slot = self.slots.get(at.slot as usize);
-                slot.is_some_and(|slot| slot.entry.is_late(now, &is_known))
-            })
-            .collect();
-        for at in late {
-            self.refuse(at, house);
-        }
-        self.strangers.retain(|at| {
-            let slot = self.slots.get(at.slot as usize);
-            slot.is_some_and(|slot| slot.generation == at.generation && !slot.is_known(&is_known))
-        });
-        for (_, slot) in &mut self.slots {
-            if let Entry::Connection(connection) = &mut slot.entry {
-                connection.rest();
-            }
-        }
-        if self.paused {
-            self.resume(house);
-        }
-    }
-
-    /// One connection without an allocation too many: the oldest goes.
-    fn make_room(&mut self, house: &Surroundings, is_known: impl Fn(FiveTuple) -> bool) {
-        while self.strangers.len() > STRANGERS_MAX {
-            let Some(at) = self.strangers.pop_front() else {
-                return;
-            };
-            let slot = self.slots.get(at.slot as usize);
-            if slot.is_some_and(|s| s.generation == at.generation && !s.is_known(&is_known)) {
-                self.refuse(at, house);
-            }
-        }
-    }
-
-    /// Closes a connection whose client has no allocation.
-    fn refuse(&mut self, at: At, house: &Surroundings) {
-        if let Some(entry) = self.entry(at) {
-            let transport = entry.transport();
-            self.counters.over(transport).connections_refused.add(1);
-        }
-        self.close(at, house);
-    }
-}
-
-impl Slot {
-    fn is_known(&self, is_known: impl Fn(FiveTuple) -> bool) -> bool {
-        match &self.entry {
-            Entry::Newcomer(_) => false,
-            Entry::Connection(connection) => is_known(connection.tuple),
-        }
-    }
 }
 
 impl Entry {
+    const fn stream(&self) -> &TcpStream {
+        match self {
+            Self::Newcomer(newcomer) => &newcomer.stream,
+            Self::Connection(connection) => connection.stream(),
+        }
+    }
+
     const fn transport(&self) -> Transport {
         match self {
             Self::Newcomer(newcomer) => newcomer.transport(),
             Self::Connection(connection) => connection.tuple.listener.transport(),
-        }
-    }
-
-    fn is_late(&self, now: Tick, is_known: impl Fn(FiveTuple) -> bool) -> bool {
-        match self {
-            Self::Newcomer(newcomer) => now.since(newcomer.since) > OPENING,
-            Self::Connection(connection) => {
-                let silence = now.since(connection.heard);
-                let waits_for_rest = connection
-                    .begun
-                    .is_some_and(|begun| now.since(begun) > MESSAGE);
-                waits_for_rest
-                    || connection.is_opening() && silence > OPENING
-                    || silence > IDLE && !is_known(connection.tuple)
-            }
         }
     }
 }
