@@ -3,6 +3,8 @@
 //! Success is sent only once what it promises exists: the port is held, and the socket open where
 //! one is needed. Whatever was taken on the way is given back when a later step fails.
 
+mod wanted;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,13 +12,12 @@ use std::time::Duration;
 use smallvec::{SmallVec, smallvec};
 
 use crate::proto::{
-    AdditionalAddressFamily, AddressErrorCode, AddressFamily, AttributeError, AttributeType,
-    EvenPort, Full, Lifetime, Message, MobilityTicket, RequestedAddressFamily, RequestedTransport,
-    ReservationToken, Reserve, Writer, XorMappedAddress, XorRelayedAddress,
+    AddressErrorCode, AddressFamily, Full, Lifetime, MobilityTicket, ReservationToken, Writer,
+    XorMappedAddress, XorRelayedAddress,
 };
 use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
-use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Reached, Relay};
+use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Relay};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::{EXPIRY_LEEWAY, Subject};
 use crate::turn::environment::{Environment, SocketRefused};
@@ -24,28 +25,17 @@ use crate::turn::icmp::Told;
 use crate::turn::policy::PeerPolicy;
 use crate::turn::ports::{NoPort, Parity, PortWish, Token};
 use crate::turn::quota::Admitted;
+use crate::turn::reached::Reached;
 use crate::turn::request::{Reject, Request};
 use crate::turn::route::{AllocationId, Current, Landing, RelayProtocol, Standing};
 use crate::turn::server_config::Bind;
 use crate::turn::stats::Meters;
-use crate::turn::tcp_relay;
 use crate::turn::{EndReason, Event};
+
+use wanted::Wanted;
 
 /// How many ports are tried when other processes hold the ones that were drawn.
 const SOCKET_TRIES: usize = 8;
-
-/// What an Allocate request asks for, checked.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    protocol: RelayProtocol,
-    family: AddressFamily,
-    parity: Parity,
-    additional: bool,
-    token: Option<Token>,
-    lifetime: Option<u32>,
-    /// Whether the client wants a ticket.
-    mobile: bool,
-}
 
 /// A relayed address that is held, and whether its socket is open.
 #[derive(Debug, Clone, Copy)]
@@ -413,100 +403,4 @@ pub(crate) fn open_socket<E: Environment>(
 /// The seconds of a LIFETIME attribute.
 pub(crate) fn seconds_left(end: Tick, now: Tick) -> u32 {
     u32::try_from(end.since(now).as_secs()).unwrap_or(u32::MAX)
-}
-
-impl<E: Environment> Server<E> {
-    /// What is asked for, as far as this server does it.
-    fn wanted(&self, request: &Request<'_>) -> Result<Wanted, Reject> {
-        let message = &request.message;
-        let protocol = match message.find::<RequestedTransport>() {
-            Some(Ok(RequestedTransport::UDP)) => RelayProtocol::Udp,
-            Some(Ok(RequestedTransport::TCP)) if self.config.tcp_relay => RelayProtocol::Tcp,
-            Some(Ok(_)) => return Err(Reject::TRANSPORT),
-            Some(Err(_)) | None => return Err(Reject::BAD_REQUEST),
-        };
-        if protocol == RelayProtocol::Tcp {
-            tcp_relay::check_allocate(request.tuple, message)?;
-        }
-        Wanted::parse(message, protocol)
-    }
-}
-
-impl Wanted {
-    fn parse(message: &Message<'_>, protocol: RelayProtocol) -> Result<Self, Reject> {
-        let has_family = message.has(AttributeType::REQUESTED_ADDRESS_FAMILY);
-        let has_additional = message.has(AttributeType::ADDITIONAL_ADDRESS_FAMILY);
-        let even = match message.find::<EvenPort>() {
-            None => None,
-            Some(Ok(even)) => Some(even),
-            Some(Err(_)) => return Err(Reject::BAD_REQUEST),
-        };
-        let token = match message.find::<ReservationToken>() {
-            None => None,
-            Some(Ok(ReservationToken(token))) => Some(Token(token)),
-            Some(Err(_)) => return Err(Reject::BAD_REQUEST),
-        };
-        if token.is_some() && (even.is_some() || has_family || has_additional) {
-            return Err(Reject::BAD_REQUEST);
-        }
-        if has_family && has_additional {
-            return Err(Reject::BAD_REQUEST);
-        }
-        let family = match message.find::<RequestedAddressFamily>() {
-            None => AddressFamily::V4,
-            Some(Ok(RequestedAddressFamily(family))) => family,
-            Some(Err(why)) => return Err(family_reject(why)),
-        };
-        let parity = match even {
-            None => Parity::Any,
-            Some(EvenPort {
-                reserve_next: Reserve::No,
-            }) => Parity::Even,
-            Some(EvenPort {
-                reserve_next: Reserve::Yes,
-            }) => Parity::EvenAndNext,
-        };
-        if parity == Parity::EvenAndNext && has_additional {
-            return Err(Reject::BAD_REQUEST);
-        }
-        let additional = match message.find::<AdditionalAddressFamily>() {
-            None => false,
-            Some(Ok(AdditionalAddressFamily(AddressFamily::V6))) => true,
-            // RFC 8656 §7.2: the additional family cannot be IPv4.
-            Some(Ok(AdditionalAddressFamily(AddressFamily::V4))) => {
-                return Err(Reject::BAD_REQUEST);
-            }
-            Some(Err(why)) => return Err(family_reject(why)),
-        };
-        let lifetime = match message.find::<Lifetime>() {
-            None => None,
-            Some(Ok(Lifetime(seconds))) => Some(seconds),
-            Some(Err(_)) => return Err(Reject::BAD_REQUEST),
-        };
-        let mobile = match message.find::<MobilityTicket<'_>>() {
-            None => false,
-            Some(Ok(MobilityTicket(b""))) => true,
-            // RFC 8016 §3.1.2: only an empty one asks for a ticket.
-            Some(_) => return Err(Reject::BAD_REQUEST),
-        };
-        Ok(Self {
-            protocol,
-            family,
-            parity,
-            additional,
-            token,
-            lifetime,
-            mobile,
-        })
-    }
-}
-
-/// A family nobody knows is not supported; a malformed attribute is a bad request.
-const fn family_reject(why: AttributeError) -> Reject {
-    match why {
-        AttributeError::UnknownFamily => Reject::FAMILY_NOT_SUPPORTED,
-        AttributeError::BadLength | AttributeError::BadValue | AttributeError::NotUtf8 => {
-            Reject::BAD_REQUEST
-        }
-    }
 }

@@ -16,6 +16,7 @@ use crate::turn::icmp::Told;
 use crate::turn::mobility::Mobility;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
+use crate::turn::reached::Reached;
 use crate::turn::route::{
     AllocationId, ChannelBinding, Framing, Landing, Landings, MAX_NAMES, Name, NamedPort, PeerKind,
     Permission, RelayProtocol, Route, Standing, framing,
@@ -148,59 +149,6 @@ pub(crate) struct Allocation {
     pub(crate) mobility: Option<Box<Mobility>>,
     /// The moment at which the server looks at it again.
     pub(crate) armed: Tick,
-}
-
-/// How many landings a sender keeps in hand.
-const REACHED: usize = 4;
-
-/// Landings of this server's relayed addresses that the client sent to lately: as good as the
-/// directory, since each says whether it is still what is found there, and nearer. One that is not
-/// is let go when the client sends there again, or when others take its place.
-#[derive(Debug, Default)]
-pub(crate) struct Reached(SmallVec<[Arc<Landing>; 1]>);
-
-impl Reached {
-    /// Which of them is the landing of `relayed`; it is looked up if it is none of them.
-    pub(crate) fn place<L: Landings>(
-        &mut self,
-        relayed: RelayedAddr,
-        landings: &L,
-    ) -> Option<usize> {
-        let known = self.0.iter().position(|landing| landing.relayed == relayed);
-        if let Some(place) = known.filter(|place| self.0[*place].is_current()) {
-            return Some(place);
-        }
-        let found = landings.find(relayed);
-        match (known, found) {
-            (Some(place), Some(landing)) => {
-                self.0[place] = landing;
-                Some(place)
-            }
-            (Some(place), None) => {
-                self.0.remove(place);
-                None
-            }
-            (None, Some(landing)) => {
-                if self.0.len() == REACHED {
-                    self.0.remove(0);
-                }
-                self.0.push(landing);
-                Some(self.0.len() - 1)
-            }
-            (None, None) => None,
-        }
-    }
-
-    /// Lets go of those that are superseded; a refresh does so, since a client that no longer sends
-    /// to a peer would hold what the peer left behind.
-    pub(crate) fn tidy(&mut self) {
-        self.0.retain(|landing| landing.is_current());
-    }
-
-    /// The landing at a place.
-    pub(crate) fn at(&self, place: usize) -> Option<&Landing> {
-        self.0.get(place).map(Arc::as_ref)
-    }
 }
 
 /// The Allocate request that made an allocation, as far as its response depends on it.

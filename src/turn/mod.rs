@@ -39,6 +39,7 @@ pub mod policy;
 pub mod ports;
 mod pseudonym;
 pub mod quota;
+mod reached;
 mod redirect;
 mod refresh;
 mod request;
