@@ -3,26 +3,16 @@
 use taciturn::turn::stats::DropReason;
 use taciturn::turn::{ListenerId, RelayedAddr, Transport, WorkerId};
 
-use crate::world::call::{ALICE, Call, to_alice};
+use crate::world::call::{ALICE, Call, ELSEWHERE, FURTHER, to_alice};
 use crate::world::client::SUCCESS;
 use crate::world::servers::{Setup, at};
 
 const UDP: Transport = Transport::Udp;
 const TCP: Transport = Transport::Tcp;
-/// Where Alice goes.
-const ELSEWHERE: &str = "192.0.2.77:7000";
-const FURTHER: &str = "192.0.2.88:8000";
-
-fn mobile() -> Setup {
-    Setup {
-        mobility: true,
-        ..Setup::default()
-    }
-}
 
 #[test]
 fn a_client_whose_connection_broke_comes_back_on_another() {
-    let (mut call, ticket) = Call::mobile(mobile(), TCP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), TCP);
     let alice = call.alice.clone();
     call.world.disconnect(&alice);
     assert_eq!(call.world.allocations(), 2);
@@ -67,7 +57,7 @@ fn a_client_that_stays_away_loses_its_allocation() {
     let (mut call, ticket) = Call::mobile(
         Setup {
             user_allocations: 1,
-            ..mobile()
+            ..Setup::mobile()
         },
         TCP,
     );
@@ -85,7 +75,7 @@ fn a_client_that_stays_away_loses_its_allocation() {
 
 #[test]
 fn without_a_ticket_an_allocation_ends_with_its_connection() {
-    let mut world = mobile().world();
+    let mut world = Setup::mobile().world();
     let mut alice = world.client("alice", ALICE);
     alice.tuple.listener = ListenerId::new(Transport::Tcp, 0);
     alice.allocate(&mut world);
@@ -96,7 +86,7 @@ fn without_a_ticket_an_allocation_ends_with_its_connection() {
 /// RFC 8016 §3.2.2: the end of the old connection moves the data as well.
 #[test]
 fn when_the_old_connection_ends_data_goes_the_new_way() {
-    let (mut call, ticket) = Call::mobile(mobile(), TCP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), TCP);
     let (alice, mut moved) = (call.alice.clone(), call.alice.moved(ELSEWHERE));
     moved.resume(&mut call.world, &ticket);
     call.bob_talks().at(&alice);
@@ -106,7 +96,7 @@ fn when_the_old_connection_ends_data_goes_the_new_way() {
 
 #[test]
 fn a_new_connection_that_ends_unused_changes_nothing() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let (alice, mut moved) = (call.alice.clone(), call.alice.moved(ELSEWHERE));
     moved.tuple.listener = ListenerId::new(Transport::Tcp, 0);
     let next = moved.resume(&mut call.world, &ticket).ticket().unwrap();
@@ -122,7 +112,7 @@ fn the_owner_is_told_of_a_connection_that_ends_at_another_worker() {
     let (mut call, ticket) = Call::mobile(
         Setup {
             workers: 2,
-            ..mobile()
+            ..Setup::mobile()
         },
         UDP,
     );

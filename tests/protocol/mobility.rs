@@ -4,26 +4,16 @@ use taciturn::proto::{Method, MobilityTicket, RequestedTransport};
 use taciturn::turn::stats::DropReason;
 use taciturn::turn::{Event, ListenerId, Transport, WorkerId};
 
-use crate::world::call::{ALICE, ASK, BOB, CAROL, Call, Framing, to_alice};
+use crate::world::call::{ALICE, ASK, BOB, CAROL, Call, ELSEWHERE, FURTHER, Framing, to_alice};
 use crate::world::client::{Client, SUCCESS};
 use crate::world::message::Received;
 use crate::world::servers::{Outcome, Setup, World, at};
 
 const UDP: Transport = Transport::Udp;
-/// Where Alice goes.
-const ELSEWHERE: &str = "192.0.2.77:7000";
-const FURTHER: &str = "192.0.2.88:8000";
-
-fn mobile() -> Setup {
-    Setup {
-        mobility: true,
-        ..Setup::default()
-    }
-}
 
 #[test]
 fn who_asks_for_a_ticket_gets_one_and_nobody_else() {
-    let mut world = mobile().world();
+    let mut world = Setup::mobile().world();
     let mut alice = world.client("alice", ALICE);
     let (_, ticket) = alice.allocate_mobile(&mut world);
     let mut carol = world.client("carol", CAROL);
@@ -54,7 +44,7 @@ fn where_it_is_off_a_ticket_is_forbidden() {
 fn a_tcp_allocation_gets_no_ticket() {
     let mut world = Setup {
         tcp_relay: true,
-        ..mobile()
+        ..Setup::mobile()
     }
     .world();
     let mut alice = world.client("alice", ALICE);
@@ -68,7 +58,7 @@ fn a_tcp_allocation_gets_no_ticket() {
 
 #[test]
 fn turned_off_it_keeps_allocations_and_moves_none() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     call.world.reconfigure(&Setup::default());
     let mut moved = call.alice.moved(ELSEWHERE);
     assert_eq!(moved.resume(&mut call.world, &ticket).code(), 405);
@@ -78,7 +68,7 @@ fn turned_off_it_keeps_allocations_and_moves_none() {
 
 #[test]
 fn an_allocate_that_shows_a_ticket_is_a_bad_request() {
-    for setup in [mobile(), Setup::default()] {
+    for setup in [Setup::mobile(), Setup::default()] {
         let mut world = setup.world();
         let mut alice = world.client("alice", ALICE);
         let shown = MobilityTicket(b"x");
@@ -90,7 +80,7 @@ fn an_allocate_that_shows_a_ticket_is_a_bad_request() {
 
 #[test]
 fn a_resumed_client_keeps_its_relayed_address_permissions_and_channels() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     let answer = moved.resume(&mut call.world, &ticket);
     assert_eq!((answer.code(), answer.lifetime()), (SUCCESS, Some(600)));
@@ -134,7 +124,7 @@ fn packets_from_outside_follow_the_client_too() {
 #[test]
 fn data_goes_the_old_way_until_the_client_sends_on_the_new_one() {
     for framing in [Framing::Channel(0x4000), Framing::Indication] {
-        let (mut call, ticket) = Call::mobile(mobile(), UDP);
+        let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
         let (mut alice, mut moved) = (call.alice.clone(), call.alice.moved(ELSEWHERE));
         let answer = moved.resume(&mut call.world, &ticket);
         assert_eq!(answer.code(), SUCCESS);
@@ -167,14 +157,14 @@ fn a_request_on_the_new_way_is_a_use_of_it() {
         |client, call| client.refresh(&mut call.world, None).code(),
     ];
     for uses_it in uses {
-        let (mut call, ticket) = Call::mobile(mobile(), UDP);
+        let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
         let mut moved = call.alice.moved(ELSEWHERE);
         moved.resume(&mut call.world, &ticket);
         assert_eq!(uses_it(&mut moved, &mut call), SUCCESS);
         call.bob_talks().at(&moved);
     }
     // One that is refused shows nothing.
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     moved.resume(&mut call.world, &ticket);
     assert_eq!(
@@ -188,7 +178,7 @@ fn a_request_on_the_new_way_is_a_use_of_it() {
 /// RFC 8016 §3.2.2: for at least 30 seconds.
 #[test]
 fn a_refresh_that_is_sent_again_is_answered_again() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     let first = moved.resume(&mut call.world, &ticket);
     call.world.stall(15);
@@ -213,7 +203,7 @@ fn a_refresh_that_is_sent_again_is_answered_again() {
 /// A captured Refresh is good for nobody else, nor again.
 #[test]
 fn the_ticket_before_leads_nowhere_else() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     moved.resume(&mut call.world, &ticket);
     let mut thief = call.alice.moved(FURTHER);
@@ -228,7 +218,7 @@ fn the_ticket_before_leads_nowhere_else() {
 /// T14: byte for byte, from another IP address.
 #[test]
 fn a_captured_refresh_from_another_address_is_challenged() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     moved.fetch_nonce(&mut call.world);
     let request = moved.build(Method::REFRESH).with(&MobilityTicket(&ticket));
@@ -240,7 +230,7 @@ fn a_captured_refresh_from_another_address_is_challenged() {
 
 #[test]
 fn a_client_that_has_not_moved_must_not_show_its_ticket() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut alice = call.alice.clone();
     assert_eq!(alice.resume(&mut call.world, &ticket).code(), 400);
     let mut moved = call.alice.moved(ELSEWHERE);
@@ -252,7 +242,7 @@ fn a_client_that_has_not_moved_must_not_show_its_ticket() {
 
 #[test]
 fn a_client_may_come_back_before_it_has_used_the_new_way() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let (mut alice, mut moved) = (call.alice.clone(), call.alice.moved(ELSEWHERE));
     let next = moved.resume(&mut call.world, &ticket).ticket().unwrap();
     let back = alice.resume(&mut call.world, &next);
@@ -268,7 +258,7 @@ fn a_client_may_come_back_before_it_has_used_the_new_way() {
 
 #[test]
 fn a_client_may_go_on_before_it_has_used_the_new_way() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     let next = moved.resume(&mut call.world, &ticket).ticket().unwrap();
     let mut further = call.alice.moved(FURTHER);
@@ -282,7 +272,7 @@ fn a_client_may_go_on_before_it_has_used_the_new_way() {
 
 #[test]
 fn a_client_may_go_to_another_family_and_listener() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved("[2001:db8:77::7]:7000");
     moved.tuple.listener = ListenerId(1);
     assert_eq!(moved.resume(&mut call.world, &ticket).code(), SUCCESS);
@@ -296,7 +286,7 @@ fn a_move_to_another_workers_socket_is_handed_to_the_owner() {
     let (mut call, ticket) = Call::mobile(
         Setup {
             workers: 2,
-            ..mobile()
+            ..Setup::mobile()
         },
         UDP,
     );
@@ -328,7 +318,7 @@ fn a_five_tuple_of_another_workers_allocation_is_no_place_to_go_to() {
     let (mut call, ticket) = Call::mobile(
         Setup {
             workers: 2,
-            ..mobile()
+            ..Setup::mobile()
         },
         UDP,
     );
@@ -341,12 +331,12 @@ fn a_five_tuple_of_another_workers_allocation_is_no_place_to_go_to() {
 fn a_ticket_of_a_worker_that_is_no_more_is_a_mismatch() {
     let mut world = Setup {
         workers: 2,
-        ..mobile()
+        ..Setup::mobile()
     }
     .world();
     let mut alice = world.client("alice", ALICE).on(1);
     let (_, ticket) = alice.allocate_mobile(&mut world);
-    let mut world = mobile().world();
+    let mut world = Setup::mobile().world();
     let mut moved = alice.moved(ELSEWHERE).on(0);
     assert_eq!(moved.resume(&mut world, &ticket).code(), 437);
 }

@@ -7,27 +7,17 @@ use taciturn::proto::{
 use taciturn::turn::stats::{AuthFailure, DropReason};
 use taciturn::turn::{RelayedAddr, Transport};
 
-use crate::world::call::{ALICE, ASK, CAROL, Call};
+use crate::world::call::{ALICE, ASK, CAROL, Call, ELSEWHERE, FURTHER};
 use crate::world::client::SUCCESS;
 use crate::world::message::Build;
 use crate::world::servers::{Outcome, Setup, World};
 
 const UDP: Transport = Transport::Udp;
-/// Where Alice goes.
-const ELSEWHERE: &str = "192.0.2.77:7000";
-const FURTHER: &str = "192.0.2.88:8000";
-
-fn mobile() -> Setup {
-    Setup {
-        mobility: true,
-        ..Setup::default()
-    }
-}
 
 /// T19
 #[test]
 fn another_users_ticket_is_of_no_use() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut carol = call.world.client("carol", CAROL);
     assert_eq!(carol.resume(&mut call.world, &ticket).code(), 441);
     assert_eq!(call.world.failures(AuthFailure::OtherUser), 1);
@@ -37,7 +27,7 @@ fn another_users_ticket_is_of_no_use() {
 
 #[test]
 fn what_is_no_ticket_is_a_bad_request() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     let mut forged = ticket.clone();
     forged[20] ^= 1;
@@ -49,13 +39,13 @@ fn what_is_no_ticket_is_a_bad_request() {
 #[test]
 fn the_ticket_of_an_ended_allocation_is_a_mismatch() {
     for ends in ["closed", "expired", "forgotten"] {
-        let (mut call, ticket) = Call::mobile(mobile(), UDP);
+        let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
         let mut alice = call.alice.clone();
         match ends {
             "closed" => drop(alice.refresh(&mut call.world, Some(0))),
             "expired" => call.world.stall(700),
             // The key outlives a restart, allocations do not.
-            _ => call.world = mobile().world(),
+            _ => call.world = Setup::mobile().world(),
         }
         let mut moved = call.alice.moved(ELSEWHERE);
         assert_eq!(moved.resume(&mut call.world, &ticket).code(), 437, "{ends}");
@@ -64,7 +54,7 @@ fn the_ticket_of_an_ended_allocation_is_a_mismatch() {
 
 #[test]
 fn an_allocation_without_a_ticket_moves_nowhere() {
-    let mut world = mobile().world();
+    let mut world = Setup::mobile().world();
     let mut alice = world.client("alice", ALICE);
     alice.allocate(&mut world);
     let mut moved = alice.moved(ELSEWHERE);
@@ -73,7 +63,7 @@ fn an_allocation_without_a_ticket_moves_nowhere() {
 
 #[test]
 fn a_five_tuple_in_use_is_no_place_to_go_to() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     let (_, other) = moved.allocate_mobile(&mut call.world);
     assert_eq!(moved.resume(&mut call.world, &ticket).code(), 437);
@@ -86,7 +76,7 @@ fn a_five_tuple_in_use_is_no_place_to_go_to() {
 
 #[test]
 fn a_refused_refresh_moves_nothing() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     for (code, kind, value) in [
         (400, AttributeType::LIFETIME.value(), &[0][..]),
@@ -112,7 +102,11 @@ fn a_refused_refresh_moves_nothing() {
 #[test]
 fn a_strict_allocation_does_not_move_with_an_expired_credential() {
     for (strict, code) in [(true, 437), (false, SUCCESS)] {
-        let mut world = Setup { strict, ..mobile() }.world();
+        let mut world = Setup {
+            strict,
+            ..Setup::mobile()
+        }
+        .world();
         let expires = world.clock.unix + 100;
         let mut alice = world.client_until("alice", ALICE, expires);
         let (_, ticket) = alice.allocate_mobile(&mut world);
@@ -125,7 +119,7 @@ fn a_strict_allocation_does_not_move_with_an_expired_credential() {
 /// T34: RFC 8016 §3.2.1 refreshes or deletes.
 #[test]
 fn a_lifetime_of_zero_with_a_ticket_ends_the_allocation() {
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     let answer = moved.request(&mut call.world, Method::REFRESH, |request| {
         request.with(&MobilityTicket(&ticket)).with(&Lifetime(0))
@@ -140,7 +134,7 @@ fn a_lifetime_of_zero_with_a_ticket_ends_the_allocation() {
 fn moving_neither_takes_nor_gives_quota() {
     let setup = Setup {
         user_allocations: 1,
-        ..mobile()
+        ..Setup::mobile()
     };
     let (mut call, mut ticket) = Call::mobile(setup, UDP);
     let subject = call.world.subject("alice");
@@ -159,7 +153,7 @@ fn moving_neither_takes_nor_gives_quota() {
 
 #[test]
 fn a_dual_allocation_moves_with_both_relayed_addresses() {
-    let mut world = mobile().world();
+    let mut world = Setup::mobile().world();
     let mut alice = world.client("alice", ALICE);
     let answer = alice.allocate_with(&mut world, |request| {
         request
@@ -182,7 +176,7 @@ fn a_dual_allocation_moves_with_both_relayed_addresses() {
 #[test]
 fn a_flood_of_resumes_leaves_nothing_behind() {
     const ROUNDS: u32 = 5_000;
-    let (mut call, ticket) = Call::mobile(mobile(), UDP);
+    let (mut call, ticket) = Call::mobile(Setup::mobile(), UDP);
     let mut moved = call.alice.moved(ELSEWHERE);
     let next = moved.resume(&mut call.world, &ticket).ticket().unwrap();
     call.alice_at(&moved).at(&call.bob);

@@ -12,6 +12,9 @@ use super::servers::{Outcome, Setup, World};
 pub const ALICE: &str = "198.51.100.1:1000";
 pub const BOB: &str = "198.51.100.2:2000";
 pub const CAROL: &str = "198.51.100.3:3000";
+/// Where Alice goes when she moves, and where from there.
+pub const ELSEWHERE: &str = "192.0.2.77:7000";
+pub const FURTHER: &str = "192.0.2.88:8000";
 
 /// Asks for a ticket.
 pub const ASK: MobilityTicket<'static> = MobilityTicket(b"");

@@ -123,6 +123,14 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// Where allocations may follow their clients.
+    pub fn mobile() -> Self {
+        Self {
+            mobility: true,
+            ..Self::default()
+        }
+    }
+
     pub fn any() -> Self {
         Self {
             policy: PeerPolicy::Any,
