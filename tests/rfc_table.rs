@@ -80,7 +80,8 @@ fn each_tick_of_the_readme_names_tests_that_exist() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let rows = rows(&readme, "What it speaks");
     assert!(rows.len() > 5, "{rows:?}");
-    let files = rust_files(&root().join("tests"));
+    let files = ["src", "tests"].map(|top| rust_files(&root().join(top)));
+    let files = files.concat();
     let read = |file: &str| {
         let path = root().join(file);
         files
