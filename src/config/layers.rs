@@ -10,7 +10,9 @@ use crate::admin;
 use crate::config::{Channels, Error, Peers, RelayBind, Settings};
 use crate::dataplane;
 use crate::proto::ChannelRange;
-use crate::turn::credential::{Credentials, Secret, SecretsRing, StaticUserError, StaticUsers};
+use crate::turn::credential::{
+    Credentials, SealingKeys, Secret, SecretsRing, StaticUserError, StaticUsers,
+};
 use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use crate::turn::unvalidated::Rate;
 use crate::turn::{Alternate, Bind, NatDiscovery, NonceKey, ServerConfig, TicketKey};
@@ -24,6 +26,8 @@ pub struct Keys {
     pub subject: Zeroizing<[u8; 32]>,
     /// What mobility tickets are sealed with.
     pub ticket: TicketKey,
+    /// What usernames are sealed with, and call ids hashed. Nodes of one fleet share it.
+    pub sealing: SealingKeys,
 }
 
 /// What was found out about this machine.
@@ -69,7 +73,9 @@ impl Settings {
                 Channels::Rfc8656 => ChannelRange::Rfc8656,
                 Channels::Rfc5766 => ChannelRange::Rfc5766,
             },
-            credentials: Credentials::new(ring, users, *keys.subject).with_userhashes(&self.realm),
+            credentials: Credentials::new(ring, users, *keys.subject)
+                .with_userhashes(&self.realm)
+                .with_sealing(keys.sealing.clone(), &self.realm),
             nonce_key: keys.nonce.clone(),
             policy: match &self.policy.peers {
                 Peers::Relay => PeerPolicy::Relay,

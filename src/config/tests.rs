@@ -457,6 +457,7 @@ fn servers_are_told_of_binding_alternates_and_whether_names_are_hashed() {
             nonce: crate::turn::NonceKey::new([1; 32]),
             subject: zeroize::Zeroizing::new([2; 32]),
             ticket: crate::turn::TicketKey::new(zeroize::Zeroizing::new([3; 32])),
+            sealing: crate::turn::credential::SealingKeys::default(),
         };
         let machine = Machine {
             addresses: Vec::new(),

@@ -52,6 +52,8 @@ pub enum Command {
     Probe(Probe),
     /// Load a TURN server with calls, and measure what it carries and what that costs.
     Load(Box<Load>),
+    /// Write another server's configuration anew as ours.
+    Import(Import),
     /// Print a script that completes commands and flags in a shell.
     Completions(Completions),
     /// Print the manual page, in roff.
@@ -132,6 +134,36 @@ pub struct Check {
     /// What `serve` would be given.
     #[command(flatten)]
     pub serve: Serve,
+}
+
+/// `taciturn import`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Our configuration goes to standard output, and to standard error what has no counterpart, each
+option by its name with the reason.
+
+Examples:
+  taciturn import coturn /etc/turnserver.conf --output taciturn.toml
+      The new file is its owner's alone, since secrets are in it.
+  taciturn check --config taciturn.toml
+      What it would do, before it replaces coturn.")]
+pub struct Import {
+    /// Whose configuration it is.
+    #[command(subcommand)]
+    pub from: ImportFrom,
+}
+
+/// The servers whose configuration can be read.
+#[derive(Debug, Subcommand)]
+pub enum ImportFrom {
+    /// coturn's turnserver.conf.
+    Coturn {
+        /// Its file, /etc/turnserver.conf in Debian.
+        file: PathBuf,
+        /// Write to this file, which must not be there yet, and not to standard output.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 /// `taciturn mint`

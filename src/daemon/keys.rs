@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
 use crate::config::Keys;
+use crate::turn::credential::SealingKeys;
 use crate::turn::{NonceKey, TicketKey};
 
 /// A key as it is kept.
@@ -34,7 +35,18 @@ pub(crate) fn load(directory: Option<&Path>) -> anyhow::Result<Keys> {
         nonce: NonceKey::new(*key(directory, "nonce.key")?),
         subject: key(directory, "subject.key")?,
         ticket: TicketKey::new(key(directory, "ticket.key")?),
+        sealing: sealing(directory)?,
     })
+}
+
+/// `sealing.key` seals; what `sealing.previous.key` sealed is still good while that file is there.
+fn sealing(directory: Option<&Path>) -> anyhow::Result<SealingKeys> {
+    let mut keys = vec![key(directory, "sealing.key")?];
+    let previous = "sealing.previous.key";
+    if directory.is_some_and(|directory| directory.join(previous).exists()) {
+        keys.push(key(directory, previous)?);
+    }
+    Ok(SealingKeys::new(&keys))
 }
 
 /// The key kept as `name` in `directory`, made if it is not there yet.
@@ -112,7 +124,7 @@ mod tests {
         let state = directory.path().join("state");
         let first = load(Some(&state)).unwrap();
         assert_eq!(load(Some(&state)).unwrap().subject, first.subject);
-        for name in ["subject.key", "nonce.key", "ticket.key"] {
+        for name in ["subject.key", "nonce.key", "ticket.key", "sealing.key"] {
             let path = state.join(name);
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);

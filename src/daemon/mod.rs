@@ -6,6 +6,7 @@ mod certificates;
 mod check;
 pub mod cli;
 mod ice;
+mod import;
 mod keys;
 mod load;
 mod log;
@@ -61,6 +62,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Load(arguments) => load::run(arguments),
+        Command::Import(arguments) => import::run(arguments),
         Command::Completions(arguments) => manual::completions(arguments),
         Command::Man(arguments) => manual::page(arguments),
     };

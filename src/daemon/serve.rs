@@ -255,7 +255,9 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
         };
         let Some(record) = record else { return };
         match record {
-            Record::Opened { id, tuple, subject } => {
+            Record::Opened {
+                id, tuple, subject, ..
+            } => {
                 let client = pseudonym(&mut pseudonyms, tuple);
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),
@@ -281,6 +283,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
                 lived,
                 packets_in,
                 packets_out,
+                ..
             } => {
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),

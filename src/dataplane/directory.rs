@@ -79,6 +79,7 @@ mod tests {
 
     use smallvec::SmallVec;
 
+    use crate::turn::Tick;
     use crate::turn::credential::Subject;
     use crate::turn::route::{Current, RelayProtocol, Standing};
     use crate::turn::stats::Meters;
@@ -100,6 +101,8 @@ mod tests {
             standing: Arc::new(Standing {
                 id: AllocationId(1),
                 worker: WorkerId(0),
+                opened: Tick::default(),
+                claims: None,
                 until: Default::default(),
                 meters: Meters::default(),
             }),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::dataplane::turns::{Moment, Turns};
-use crate::turn::credential::Subject;
+use crate::turn::credential::{Claims, Subject};
 use crate::turn::route::Standing;
 use crate::turn::stats::Direction;
 use crate::turn::{AllocationId, EndReason, Event, FiveTuple, Transport};
@@ -29,6 +29,8 @@ pub enum Record {
         tuple: FiveTuple,
         /// Whose it is.
         subject: Subject,
+        /// What its credential says beyond that, if it was sealed.
+        claims: Option<Arc<Claims>>,
     },
     /// An allocation followed its client to another 5-tuple.
     Moved {
@@ -47,6 +49,10 @@ pub enum Record {
         reason: EndReason,
         /// How long it lived.
         lived: Duration,
+        /// Whose it was.
+        subject: Subject,
+        /// What its credential said beyond that, if it was sealed.
+        claims: Option<Arc<Claims>>,
         /// Packets from its client.
         packets_in: u64,
         /// Packets to its client.
@@ -95,6 +101,7 @@ struct Closed {
     transport: Transport,
     reason: EndReason,
     lived: Duration,
+    subject: Subject,
     standing: Arc<Standing>,
 }
 
@@ -106,8 +113,18 @@ impl Retiring {
     /// Writes down what may be told at once and keeps the rest.
     pub(crate) fn take(&mut self, event: Event, turns: &Turns, journal: &Journal) {
         match event {
-            Event::Opened { id, tuple, subject } => {
-                journal.write(Record::Opened { id, tuple, subject });
+            Event::Opened {
+                id,
+                tuple,
+                subject,
+                claims,
+            } => {
+                journal.write(Record::Opened {
+                    id,
+                    tuple,
+                    subject,
+                    claims,
+                });
             }
             Event::Moved { id, tuple } => journal.write(Record::Moved { id, tuple }),
             Event::Closed {
@@ -115,6 +132,7 @@ impl Retiring {
                 transport,
                 reason,
                 lived,
+                subject,
                 standing,
             } => {
                 self.0.push_back((
@@ -124,6 +142,7 @@ impl Retiring {
                         transport,
                         reason,
                         lived,
+                        subject,
                         standing,
                     },
                 ));
@@ -159,6 +178,8 @@ impl Closed {
             transport: self.transport,
             reason: self.reason,
             lived: self.lived,
+            subject: self.subject,
+            claims: self.standing.claims.clone(),
             packets_in: self.standing.meters.packets(Direction::In),
             packets_out: self.standing.meters.packets(Direction::Out),
         }

@@ -87,6 +87,8 @@ impl<E: Environment> Server<E> {
         let standing = Arc::new(Standing {
             id,
             worker: self.worker,
+            opened: now,
+            claims: request.auth.claims.clone(),
             until: [Deadline::new(end), Deadline::new(end)],
             meters: Meters::default(),
         });
@@ -122,7 +124,6 @@ impl<E: Environment> Server<E> {
                 subject: user,
                 session_end: limits.session_end,
                 expiry: limits.expiry,
-                opened: now,
                 made_by: MadeBy {
                     transaction: request.message.transaction_id(),
                     token: promised.token,
@@ -289,6 +290,7 @@ impl<E: Environment> Server<E> {
             id: allocation.id,
             tuple: allocation.tuple,
             subject: allocation.subject,
+            claims: allocation.standing.claims.clone(),
         });
         self.table.insert(allocation);
         self.publish(&tuple, now);

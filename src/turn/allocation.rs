@@ -137,7 +137,6 @@ pub(crate) struct Allocation {
     /// Its [`Limits`], apart: together they would take more room.
     pub(crate) session_end: Tick,
     pub(crate) expiry: Expiry,
-    pub(crate) opened: Tick,
     /// What is needed to build the success of a retransmitted Allocate anew.
     pub(crate) made_by: MadeBy,
     /// One, or one of each family.
@@ -189,6 +188,7 @@ impl Allocation {
             owner: &self.owner,
             subject: self.subject,
             known: self.known.as_deref()?,
+            claims: self.standing.claims.as_ref(),
         })
     }
 

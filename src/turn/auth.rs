@@ -13,6 +13,7 @@
 //! is set where users are static alone; then USERHASH may stand for USERNAME.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -22,7 +23,7 @@ use crate::proto::{
     PasswordAlgorithms, Realm, Userhash, Username,
 };
 use crate::turn::clock::Clock;
-use crate::turn::credential::{self, Credentials, Found, Origin, Subject};
+use crate::turn::credential::{self, Claims, Credentials, Found, Origin, Subject};
 use crate::turn::server_config::ServerConfig;
 use crate::turn::stats::AuthFailure;
 
@@ -73,6 +74,7 @@ pub(crate) struct Expected<'a> {
     pub(crate) owner: &'a Owner,
     pub(crate) subject: Subject,
     pub(crate) known: &'a KnownKey,
+    pub(crate) claims: Option<&'a Arc<Claims>>,
 }
 
 /// A request whose sender knows a password.
@@ -85,6 +87,8 @@ pub(crate) struct Authenticated {
     pub(crate) subject: Subject,
     /// When the credential ends, in seconds since 1970.
     pub(crate) expires: Option<u64>,
+    /// What a sealed username says of its holder.
+    pub(crate) claims: Option<Arc<Claims>>,
 }
 
 /// A request that did not authenticate.
@@ -232,6 +236,7 @@ pub(crate) fn authenticate(
             owner: *expected.owner,
             subject: expected.subject,
             expires: expected.known.expires,
+            claims: expected.claims.map(Arc::clone),
         });
     }
 
@@ -260,6 +265,7 @@ pub(crate) fn authenticate(
         owner: Owner::new(username),
         subject: found.subject,
         expires: found.expires,
+        claims: found.claims,
     })
 }
 

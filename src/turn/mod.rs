@@ -479,7 +479,8 @@ impl<E: Environment> Server<E> {
             id: allocation.id,
             transport: allocation.tuple.listener.transport(),
             reason,
-            lived: now.since(allocation.opened),
+            lived: now.since(allocation.standing.opened),
+            subject: allocation.subject,
             standing: allocation.standing,
         });
     }

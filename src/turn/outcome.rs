@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::proto::ConnectionId;
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, Transport, WorkerId};
-use crate::turn::credential::Subject;
+use crate::turn::credential::{Claims, Subject};
 use crate::turn::route::{AllocationId, Standing};
 use crate::turn::stats::DropReason;
 
@@ -136,6 +136,8 @@ pub enum Event {
         tuple: FiveTuple,
         /// Whose it is.
         subject: Subject,
+        /// What its credential says beyond that, if it was sealed.
+        claims: Option<Arc<Claims>>,
     },
     /// An allocation followed its client to another 5-tuple.
     Moved {
@@ -154,6 +156,8 @@ pub enum Event {
         reason: EndReason,
         /// How long it lived.
         lived: Duration,
+        /// Whose it was.
+        subject: Subject,
         /// With what went through it.
         standing: Arc<Standing>,
     },

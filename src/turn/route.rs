@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::proto::ChannelNumber;
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, WorkerId};
 use crate::turn::clock::{Deadline, Tick};
-use crate::turn::credential::Subject;
+use crate::turn::credential::{Claims, Subject};
 use crate::turn::stats::{DropReason, Meters};
 
 /// An allocation's opaque name in logs and events; drawn at random, tells nothing.
@@ -175,6 +175,10 @@ pub struct Standing {
     pub id: AllocationId,
     /// Who owns it.
     pub worker: WorkerId,
+    /// When it was made.
+    pub opened: Tick,
+    /// What its credential says of its holder, if that was sealed.
+    pub claims: Option<Arc<Claims>>,
     /// When its IPv4 and its IPv6 relayed address end.
     pub until: [Deadline; 2],
     /// What went through it.

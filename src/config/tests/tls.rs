@@ -266,6 +266,7 @@ fn every_listener_is_no_peer() {
         nonce: crate::turn::NonceKey::new([1; 32]),
         subject: zeroize::Zeroizing::new([2; 32]),
         ticket: crate::turn::TicketKey::new(zeroize::Zeroizing::new([3; 32])),
+        sealing: crate::turn::credential::SealingKeys::default(),
     };
     let bound = addresses(&["192.0.2.1:4"]);
     let machine = Machine {

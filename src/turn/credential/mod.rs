@@ -5,11 +5,12 @@
 //!
 //! Names and passwords are never printable; what stands for a user everywhere else is the [`Subject`].
 //!
-//! A user id that begins with `~` belongs to sealed usernames, `<unix-expiry>:~1.<sealed claims>`, and is unknown as
-//! long as nothing unseals it. Whatever does belongs into [`Credentials::find`], which is the only reader of names:
-//! it adds an origin of its own, and its passwords are derived as those of REST usernames.
+//! A user id that begins with `~` belongs to sealed usernames, `<unix-expiry>:~1.<sealed claims>`, whose [`Claims`]
+//! say more of their holder than a name. [`Credentials::find`] is the only reader of names.
 
+mod claims;
 mod rest;
+mod sealed;
 mod secret;
 mod subject;
 #[cfg(test)]
@@ -18,12 +19,15 @@ mod userhash;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+pub use claims::{CLAIMED_NETWORKS, CallId, ClaimedLimits, Claims, LABEL_MAX, Label};
 pub use rest::{
     EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint, parse_rest,
 };
+pub use sealed::SealingKeys;
 pub use secret::{Secret, SecretsRing};
 pub use subject::Subject;
 use subject::SubjectKey;
@@ -87,6 +91,8 @@ pub struct Credentials {
     subject_key: SubjectKey,
     nobody: Secret,
     userhashes: Userhashes,
+    sealing: SealingKeys,
+    realm: String,
 }
 
 impl Credentials {
@@ -101,7 +107,48 @@ impl Credentials {
             subject_key,
             nobody,
             userhashes: Userhashes::default(),
+            sealing: SealingKeys::default(),
+            realm: String::new(),
         }
+    }
+
+    /// The same, where usernames that were sealed with one of these keys in `realm` are known too.
+    #[must_use]
+    pub fn with_sealing(mut self, keys: SealingKeys, realm: &str) -> Self {
+        self.sealing = keys;
+        self.realm = realm.to_owned();
+        self
+    }
+
+    /// The hash of a platform's call id; none without a key to seal with.
+    #[must_use]
+    pub fn call(&self, id: &str) -> Option<CallId> {
+        self.sealing.call(id)
+    }
+
+    /// That hash under each key that is still good, for those who look for a call.
+    pub fn calls<'a>(&'a self, id: &'a str) -> impl Iterator<Item = CallId> + 'a {
+        self.sealing.calls(id)
+    }
+
+    /// Mints a sealed credential, with a password of the ring's first secret. `nonce` is random,
+    /// another one each time.
+    ///
+    /// # Errors
+    /// When there is no key or no secret, or the claims do not fit a USERNAME.
+    pub fn mint_sealed(
+        &self,
+        claims: &Claims,
+        expires: u64,
+        nonce: [u8; 16],
+    ) -> Result<Minted, MintError> {
+        let secret = self.ring.get(0).ok_or(MintError::EmptySecret)?;
+        if secret.is_empty() {
+            return Err(MintError::EmptySecret);
+        }
+        let username = self.sealing.seal(claims, expires, &self.realm, nonce)?;
+        let password = secret.password(&username);
+        Ok(Minted { username, password })
     }
 
     /// The same, where static users may name themselves by the hash of their names in `realm` too.
@@ -151,23 +198,33 @@ impl Credentials {
         let sendable = username.len() <= USERNAME_MAX;
         let password = self.users.0.get(username).filter(|_| sendable);
         let rest = parse_rest(username).filter(|_| sendable && password.is_none());
+        let sealed = self
+            .sealing
+            .unseal(username, &self.realm)
+            .filter(|_| sendable && password.is_none());
         let user = rest.as_ref().map_or(username, |rest| rest.user);
+        let (expires, claims) = match sealed {
+            Some((expires, claims)) => (Some(expires), Some(Arc::new(claims))),
+            None => (rest.as_ref().map(|rest| rest.expires), None),
+        };
         Found {
-            expires: rest.as_ref().map(|rest| rest.expires),
-            subject: match password {
-                Some(_) => self.subject_key.static_user(username),
-                None => self.subject(user),
+            expires,
+            subject: match (password, &claims) {
+                (Some(_), _) => self.subject_key.static_user(username),
+                (None, Some(claims)) => claims.subject,
+                (None, None) => self.subject(user),
             },
             candidates: Candidates {
                 credentials: self,
                 username,
-                known: match (password, rest) {
+                known: match (password, rest.is_some() || claims.is_some()) {
                     (Some(password), _) => Known::Static(password),
-                    (None, Some(_)) => Known::Rest,
-                    (None, None) => Known::Nobody,
+                    (None, true) => Known::Rest,
+                    (None, false) => Known::Nobody,
                 },
                 next: 0,
             },
+            claims,
         }
     }
 
@@ -206,6 +263,8 @@ pub struct Found<'a> {
     pub expires: Option<u64>,
     /// Stands for the user. Unverified until a candidate other than nobody's fits.
     pub subject: Subject,
+    /// What a sealed username says beyond that.
+    pub claims: Option<Arc<Claims>>,
 }
 
 /// What is known of a hashed username before anything is verified.

@@ -88,6 +88,12 @@ pub enum MintError {
     /// Everybody could mint with it.
     #[error("the secret is empty")]
     EmptySecret,
+    /// There is nothing to seal claims with.
+    #[error("there is no key to seal usernames with")]
+    NoSealingKey,
+    /// A claimed policy lists at most [`CLAIMED_NETWORKS`](super::CLAIMED_NETWORKS), and at least one.
+    #[error("a policy of networks lists 1 to 4 of them")]
+    TooManyNetworks,
 }
 
 /// Mints the credential of `user` until `expires_unix`.
