@@ -8,6 +8,7 @@
 
 mod check;
 mod generated;
+mod import;
 mod load;
 #[cfg(feature = "probe")]
 mod probe;
