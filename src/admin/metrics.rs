@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::admin::Reloads;
 use crate::dataplane::Handle;
 use crate::turn::Transport;
 use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Path};
 
 /// What a scrape reads.
-pub(super) fn text(dataplane: &Handle) -> prometheus::Result<String> {
+pub(super) fn text(dataplane: &Handle, reloads: &Reloads) -> prometheus::Result<String> {
     let scrape = Scrape {
         registry: Registry::new(),
         workers: dataplane.counters(),
@@ -23,6 +24,7 @@ pub(super) fn text(dataplane: &Handle) -> prometheus::Result<String> {
     scrape.requests()?;
     scrape.ports(dataplane)?;
     scrape.workers()?;
+    scrape.refused_and_reloaded(dataplane, reloads)?;
     let build = scrape.gauge("taciturn_build_info", "This build; always 1.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     TextEncoder::new().encode_to_string(&scrape.registry.gather())
@@ -184,6 +186,39 @@ impl Scrape<'_> {
                     .with_label_values(&[method, &code.to_string()])
                     .inc_by(count);
             }
+        }
+        Ok(())
+    }
+
+    fn refused_and_reloaded(
+        &self,
+        dataplane: &Handle,
+        reloads: &Reloads,
+    ) -> prometheus::Result<()> {
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let none: [&str; 0] = [];
+        let rules = dataplane.rules();
+        let revocations = self.gauge(
+            "taciturn_revocations",
+            "Credentials, users and calls that were taken back and are remembered.",
+            &[],
+        )?;
+        revocations
+            .with_label_values(&none)
+            .set(count(rules.revocations.len()));
+        let bans = self.gauge(
+            "taciturn_bans",
+            "Users, addresses and networks that are banned.",
+            &[],
+        )?;
+        bans.with_label_values(&none).set(count(rules.bans.len()));
+        let total = self.counter(
+            "taciturn_reloads_total",
+            "How often the configuration was read again, by what came of it.",
+            &["outcome"],
+        )?;
+        for (outcome, count) in reloads.counts() {
+            total.with_label_values(&[outcome]).inc_by(count);
         }
         Ok(())
     }

@@ -2,12 +2,15 @@
 //! the data plane and never touches a server's state; nothing it answers names a client, a peer
 //! or a user.
 
+pub mod control;
+mod ledger;
 mod metrics;
+mod refusals;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::Router;
 use axum::extract::State;
@@ -17,6 +20,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::dataplane::Handle;
+
+pub use ledger::LedgerError;
+pub use refusals::{Ban, BanId};
 
 /// What the admin listener is told.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +48,28 @@ impl Readiness {
 
     fn is_ready(&self) -> bool {
         self.0.load(Ordering::Acquire)
+    }
+}
+
+/// How often the configuration was read again; clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Reloads(Arc<[AtomicU64; 2]>);
+
+impl Reloads {
+    /// It is in force.
+    pub fn applied(&self) {
+        self.0[0].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was bad, and changed nothing.
+    pub fn refused(&self) {
+        self.0[1].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often each came about.
+    fn counts(&self) -> [(&'static str, u64); 2] {
+        let count = |index: usize| self.0[index].load(Ordering::Relaxed);
+        [("applied", count(0)), ("refused", count(1))]
     }
 }
 
@@ -73,12 +101,18 @@ impl Admin {
     ///
     /// # Errors
     /// When the listener fails.
-    pub async fn serve(self, dataplane: Handle, readiness: Readiness) -> io::Result<()> {
+    pub async fn serve(
+        self,
+        dataplane: Handle,
+        readiness: Readiness,
+        reloads: Reloads,
+    ) -> io::Result<()> {
         axum::serve(
             self.listener,
             router(House {
                 dataplane,
                 readiness,
+                reloads,
             }),
         )
         .await
@@ -90,6 +124,7 @@ impl Admin {
 struct House {
     dataplane: Handle,
     readiness: Readiness,
+    reloads: Reloads,
 }
 
 fn router(house: House) -> Router {
@@ -109,7 +144,7 @@ async fn ready(State(house): State<House>) -> (StatusCode, &'static str) {
 }
 
 async fn scrape(State(house): State<House>) -> Response {
-    match metrics::text(&house.dataplane) {
+    match metrics::text(&house.dataplane, &house.reloads) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be written");

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
@@ -10,14 +11,19 @@ use crate::admin;
 use crate::config::{Channels, Error, Peers, RelayBind, Settings};
 use crate::dataplane;
 use crate::proto::ChannelRange;
+use crate::turn::ban::Bans;
 use crate::turn::credential::{
     Credentials, SealingKeys, Secret, SecretsRing, StaticUserError, StaticUsers,
 };
 use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use crate::turn::revocation::Revocations;
 use crate::turn::unvalidated::Rate;
 use crate::turn::{Alternate, Bind, NatDiscovery, NonceKey, ServerConfig, TicketKey};
 
-/// The keys of this server that are not in its configuration.
+/// The longest that a credential is good.
+pub const MAX_TTL: Duration = Duration::from_secs(48 * 3_600);
+
+/// What this server keeps apart from its configuration: keys, and whom it refuses.
 #[derive(Debug, Clone)]
 pub struct Keys {
     /// What nonces are made with.
@@ -28,6 +34,10 @@ pub struct Keys {
     pub ticket: TicketKey,
     /// What usernames are sealed with, and call ids hashed. Nodes of one fleet share it.
     pub sealing: SealingKeys,
+    /// What the platform has taken back so far.
+    pub revocations: Revocations,
+    /// Who is banned so far, with the key of that list.
+    pub bans: Bans,
 }
 
 /// What was found out about this machine.
@@ -109,6 +119,9 @@ impl Settings {
                 NatDiscovery::default()
             },
             tcp_relay: self.features.tcp_relay,
+            max_ttl: MAX_TTL,
+            revocations: keys.revocations.clone(),
+            bans: keys.bans.clone(),
         }))
     }
 

@@ -13,6 +13,7 @@ mod file;
 mod key;
 mod layers;
 mod parse;
+mod reload;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use crate::dataplane::tls::TlsKeys;
 use crate::turn::{BindingRules, Redirect, Transport};
 
 pub use self::error::{Error, Problem};
-pub use self::layers::{Keys, Machine};
+pub use self::layers::{Keys, MAX_TTL, Machine};
 pub use self::sources::{Flags, Sources};
 
 /// What [`load`] returns.
@@ -444,6 +445,15 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
         Some(settings) if problems.is_empty() => Ok(Loaded { settings, warnings }),
         _ => Err(Error::new(problems)),
     }
+}
+
+/// Changes when anything does that [`load`] would read: sources, and the files that they name for
+/// secrets. It says nothing of what it was made from to who does not know that.
+#[must_use]
+pub fn fingerprint(sources: &Sources) -> [u8; 32] {
+    sources::gather(sources, &default_tree())
+        .layers
+        .fingerprint()
 }
 
 /// The embedded defaults, key by key, as they would stand in a file.

@@ -13,6 +13,9 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
 use super::environment;
 use super::error::{Problem, escaped, quoted};
 use super::file::File;
@@ -20,6 +23,8 @@ use super::key::Key;
 
 /// The longest configuration file that is read.
 const MAX_FILE: u64 = 1 << 20;
+/// As much as is looked at of a file that the configuration names.
+const MAX_NAMED: u64 = 64 << 10;
 
 /// Everything that may set a value.
 #[derive(Clone, Default)]
@@ -103,6 +108,8 @@ pub(super) struct Layers {
     /// All of it in one tree, each value tagged with its source.
     merged: Value,
     file: Option<PathBuf>,
+    /// The configuration file that was named, be it readable or not.
+    named: Option<PathBuf>,
     file_holds_secrets: bool,
 }
 
@@ -146,6 +153,7 @@ pub(super) fn gather(sources: &Sources, defaults: &Dict) -> Gathered {
             figment,
             merged,
             file,
+            named: sources.file.clone(),
             file_holds_secrets,
         },
         problems,
@@ -169,6 +177,27 @@ impl Layers {
     /// The configuration file, if one was read.
     pub(super) const fn file(&self) -> Option<&PathBuf> {
         self.file.as_ref()
+    }
+
+    /// See [`fingerprint`](super::fingerprint).
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        let mut take = |bytes: &[u8]| {
+            digest.update((bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        };
+        // The text too, for what is not TOML is not in the tree.
+        let file = self.named.as_deref().map(|path| contents(path, MAX_FILE));
+        take(&file.unwrap_or_default());
+        take(&Zeroizing::new(
+            serde_json::to_vec(&self.merged).unwrap_or_default(),
+        ));
+        let mut files = Vec::new();
+        named_files(&self.merged, &mut files);
+        for path in files {
+            take(&contents(Path::new(path), MAX_NAMED));
+        }
+        digest.finalize().into()
     }
 
     /// Whether the configuration file, rather than the environment, holds a secret or a password.
@@ -253,6 +282,36 @@ impl Layers {
             problem.value = None;
         }
         problem
+    }
+}
+
+/// What a file holds, or why it cannot be read.
+fn contents(path: &Path, limit: u64) -> Zeroizing<Vec<u8>> {
+    // Opening a pipe that nobody writes to would wait for ever.
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Zeroizing::default();
+    }
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => bytes,
+        Err(error) => Zeroizing::new(error.kind().to_string().into_bytes()),
+    }
+}
+
+/// The files that a key called `file` names, anywhere in the tree.
+fn named_files<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
+    if let Some(dict) = value.as_dict() {
+        for (key, value) in dict {
+            match value.as_str() {
+                Some(path) if key == "file" => found.push(path),
+                _ => named_files(value, found),
+            }
+        }
+    } else if let Some(list) = value.as_array() {
+        for value in list {
+            named_files(value, found);
+        }
     }
 }
 

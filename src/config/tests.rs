@@ -458,6 +458,8 @@ fn servers_are_told_of_binding_alternates_and_whether_names_are_hashed() {
             subject: zeroize::Zeroizing::new([2; 32]),
             ticket: crate::turn::TicketKey::new(zeroize::Zeroizing::new([3; 32])),
             sealing: crate::turn::credential::SealingKeys::default(),
+            revocations: crate::turn::revocation::Revocations::default(),
+            bans: crate::turn::ban::Bans::default(),
         };
         let machine = Machine {
             addresses: Vec::new(),

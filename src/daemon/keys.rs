@@ -10,7 +10,9 @@ use anyhow::{Context, bail};
 use zeroize::Zeroizing;
 
 use crate::config::Keys;
+use crate::turn::ban::Bans;
 use crate::turn::credential::SealingKeys;
+use crate::turn::revocation::Revocations;
 use crate::turn::{NonceKey, TicketKey};
 
 /// A key as it is kept.
@@ -36,11 +38,13 @@ pub(crate) fn load(directory: Option<&Path>) -> anyhow::Result<Keys> {
         subject: key(directory, "subject.key")?,
         ticket: TicketKey::new(key(directory, "ticket.key")?),
         sealing: sealing(directory)?,
+        revocations: Revocations::default(),
+        bans: Bans::default(),
     })
 }
 
 /// `sealing.key` seals; what `sealing.previous.key` sealed is still good while that file is there.
-fn sealing(directory: Option<&Path>) -> anyhow::Result<SealingKeys> {
+pub(crate) fn sealing(directory: Option<&Path>) -> anyhow::Result<SealingKeys> {
     let mut keys = vec![key(directory, "sealing.key")?];
     let previous = "sealing.previous.key";
     if directory.is_some_and(|directory| directory.join(previous).exists()) {

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -41,13 +41,30 @@ fn journal() -> Option<tracing_journald::Layer> {
     )
 }
 
-/// Begins to log.
-pub(crate) fn start(log: &Log) {
-    let level = LevelFilter::from_level(log.level);
+/// Moves the level of a log that has begun.
+#[derive(Debug, Clone)]
+pub(crate) struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// From now on this is the least level that is written.
+    pub(crate) fn set(&self, level: tracing::Level) {
+        if let Err(error) = self.0.reload(targets(level)) {
+            tracing::error!("the level of the log stays as it was: {error}");
+        }
+    }
+}
+
+fn targets(level: tracing::Level) -> Targets {
+    let level = LevelFilter::from_level(level);
     let others = level.min(LevelFilter::WARN);
-    let filter = Targets::new()
+    Targets::new()
         .with_default(others)
-        .with_target("taciturn", level);
+        .with_target("taciturn", level)
+}
+
+/// Begins to log.
+pub(crate) fn start(log: &Log) -> Level {
+    let (filter, handle) = reload::Layer::new(targets(log.level));
     let to_stderr =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr as fn() -> std::io::Stderr);
     let text = |layer: Stderr| layer.with_ansi(std::io::stderr().is_terminal()).boxed();
@@ -69,4 +86,5 @@ pub(crate) fn start(log: &Log) {
     {
         tracing::debug!("the log was started before");
     }
+    Level(handle)
 }

@@ -5,6 +5,7 @@ mod announce;
 mod certificates;
 mod check;
 pub mod cli;
+mod house;
 mod ice;
 mod import;
 mod keys;
@@ -19,6 +20,7 @@ mod probe;
 mod probe;
 mod pseudonyms;
 mod reached;
+mod reload;
 mod runtime;
 mod serve;
 

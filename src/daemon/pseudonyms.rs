@@ -40,6 +40,21 @@ impl Pseudonyms {
         Ok(pseudonyms)
     }
 
+    /// The keys that live: today's, and those of days before that are still kept.
+    pub(crate) fn living(&self) -> Vec<Pseudonymizer> {
+        let mut keys = vec![self.pseudonymizer.clone()];
+        if let Some(directory) = self.directory.as_deref() {
+            let oldest = (self.today + 1).saturating_sub(self.days);
+            for day in oldest..self.today {
+                let is_kept = directory.join(format!("{PREFIX}{day}{SUFFIX}")).exists();
+                if let Some(key) = is_kept.then(|| key_of(Some(directory), day).ok()).flatten() {
+                    keys.push(key);
+                }
+            }
+        }
+        keys
+    }
+
     /// The pseudonym of `client` on the day of `unix`.
     pub(crate) fn of(&mut self, client: ClientAddr, unix: u64) -> anyhow::Result<Pseudonym> {
         self.begin_day_of(unix)?;

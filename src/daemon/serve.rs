@@ -1,65 +1,40 @@
 //! `taciturn serve`: binds, says so, and relays until it is told to stop.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::admin::{Admin, Readiness};
-use crate::config::{self, Keys, Machine, Settings};
+use crate::admin::control::{Control, PseudonymKeys, Refusals};
+use crate::admin::{Admin, Readiness, Reloads};
+use crate::config::{self, Keys, Machine, Settings, Sources};
 use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
+use crate::daemon::house::{CREDENTIAL_LIFE, House};
 use crate::daemon::pseudonyms::Pseudonyms;
+use crate::daemon::reload::Reload;
 use crate::daemon::runtime::Left;
-use crate::daemon::{announce, certificates, keys, log, mint, print, runtime};
-use crate::dataplane::{self, Dataplane, Record, RelayAddress, sys};
+use crate::daemon::{announce, certificates, keys, log, print, runtime};
+use crate::dataplane::{self, Dataplane, Record, sys};
+use crate::turn::FiveTuple;
 use crate::turn::credential::{Secret, SecretsRing};
-use crate::turn::{FiveTuple, ServerConfig};
 
 /// How often this machine's addresses are looked at.
 const RESCAN: Duration = Duration::from_secs(10);
-/// For how long a credential is good that is printed at start and kept for `taciturn probe`.
-const CREDENTIAL_LIFE: Duration = Duration::from_secs(24 * 3_600);
-
-/// Everything that stays the same while the daemon runs.
-struct House {
-    settings: Settings,
-    keys: Keys,
-    ring: SecretsRing,
-    relays: Vec<RelayAddress>,
-}
-
-impl House {
-    /// A credential for this server as it listens, if it has a secret to mint with.
-    fn ice_servers(&self, handle: &dataplane::Handle) -> anyhow::Result<Option<Value>> {
-        let Some(secret) = self.ring.get(0) else {
-            return Ok(None);
-        };
-        let listening = handle.listening();
-        mint::ice_servers(&self.settings, &listening, secret, "probe", CREDENTIAL_LIFE).map(Some)
-    }
-
-    /// The rules for this machine as it is now.
-    fn rules(&self, machine: &Machine) -> anyhow::Result<Arc<ServerConfig>> {
-        Ok(self
-            .settings
-            .server(&self.keys, self.ring.clone(), &self.relays, machine)?)
-    }
-}
 
 /// Runs the daemon until SIGTERM or Ctrl-C.
 ///
 /// # Errors
 /// When it cannot start.
 pub(crate) fn run(arguments: &Serve) -> anyhow::Result<()> {
-    let loaded = config::load(&arguments.sources())?;
-    log::start(&loaded.settings.log);
+    let sources = arguments.sources();
+    let loaded = config::load(&sources)?;
+    let level = log::start(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -71,27 +46,23 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    runtime.block_on(serve(loaded.settings))
+    runtime.block_on(serve(loaded.settings, sources, level))
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let keys = keys::load(settings.state.dir.as_deref())?;
-    let mut ring = settings.secrets();
+async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyhow::Result<()> {
+    let (keys, refusals) = keys_and_refusals(&settings)?;
     let made_for_this_run = settings.auth.is_empty();
-    if made_for_this_run {
-        let value = STANDARD.encode(*keys::random()?);
-        ring = SecretsRing::new(vec![Secret::new("this-run", value)]);
-    }
+    let own = made_for_this_run.then(secret_of_this_run).transpose()?;
     let relays = settings.relays(&default_relays())?;
     if let Some(warning) = check::few_descriptors(&settings, &relays) {
         tracing::warn!("{warning}");
     }
-    let house = House {
-        settings,
-        keys,
-        ring,
-        relays,
+    let machine = Machine {
+        addresses: sys::local_addresses()?,
+        listening: Vec::new(),
+        udp: Vec::new(),
     };
+    let house = House::new(settings, keys, own, relays, machine);
 
     let admin = match house.settings.admin() {
         Some(config) => Some(Admin::bind(&config).await.with_context(|| {
@@ -105,44 +76,54 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     };
     let admin_address = admin.as_ref().map(Admin::address);
     let mut listening: Vec<_> = admin_address.into_iter().collect();
-    let mut machine = Machine {
-        addresses: sys::local_addresses()?,
-        listening: listening.clone(),
-        udp: Vec::new(),
-    };
+    house.meet(|machine| machine.listening.clone_from(&listening));
     let config = house.settings.dataplane(house.relays.clone());
-    let (dataplane, records) = Dataplane::start(config, house.rules(&machine)?)?;
+    let (dataplane, records) = Dataplane::start(config, house.rules()?)?;
     let handle = dataplane.handle().clone();
     // Port 0 became a port only now, and no peer may reach it.
     listening.extend(handle.listening().into_iter().map(|(_, address)| address));
-    machine.listening = listening;
-    machine.udp = handle.listeners();
-    handle.reconfigure(&house.rules(&machine)?);
+    house.meet(|machine| {
+        machine.listening = listening;
+        machine.udp = handle.listeners();
+    });
+    handle.reconfigure(&house.rules()?);
+    let pseudonyms = Arc::new(Mutex::new(pseudonyms(&house.settings)?));
+    let control = control(refusals, &handle, &pseudonyms);
 
     let readiness = Readiness::default();
+    let reloads = Reloads::default();
     if let Some(admin) = admin {
         tracing::info!(address = %admin.address(), "admin listens");
-        let (handle, readiness) = (handle.clone(), readiness.clone());
+        let (handle, readiness, reloads) = (handle.clone(), readiness.clone(), reloads.clone());
         tokio::spawn(async move {
-            if let Err(error) = admin.serve(handle, readiness).await {
+            if let Err(error) = admin.serve(handle, readiness, reloads).await {
                 tracing::error!(%error, "the admin listener failed");
             }
         });
     }
-    let journal = tokio::spawn(write_journal(records, pseudonyms(&house.settings)?));
+    let journal = tokio::spawn(write_journal(records, pseudonyms));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-    announce(&house, &handle, &machine, admin_address, made_for_this_run)?;
+    let [hangups, renewals] = [hangups()?, hangups()?];
+    announce(&house, &handle, admin_address, made_for_this_run)?;
     let mut left = None;
     leave_credential(&house, &handle, &mut left);
     readiness.begin();
+    let reload = Reload {
+        sources,
+        house: &house,
+        handle: &handle,
+        level,
+        reloads,
+    };
     tokio::select! {
         () = renew_credential(&house, &handle, left) => {}
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
-        () = follow_addresses(&house, &handle, machine) => {}
-        () = certificates::follow(house.settings.tls.keys.clone(), hangups) => {}
+        () = follow_addresses(&house, &handle) => {}
+        () = certificates::follow(house.settings.tls.keys.clone(), renewals) => {}
+        () = reload.follow(hangups) => {}
     }
+    drop(control);
     readiness.end();
     tracing::info!("stopping");
     // Not on this thread, which writes the journal meanwhile.
@@ -155,6 +136,36 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The keys of the state directory, and whom it says to refuse.
+fn keys_and_refusals(settings: &Settings) -> anyhow::Result<(Keys, Refusals)> {
+    let directory = settings.state.dir.as_deref();
+    let mut keys = keys::load(directory)?;
+    let ban_key = keys::key(directory, "ban.key")?;
+    let refusals = Refusals::open(directory, &ban_key, config::MAX_TTL)?;
+    keys.revocations = refusals.revocations();
+    keys.bans = refusals.bans();
+    Ok((keys, refusals))
+}
+
+fn secret_of_this_run() -> anyhow::Result<SecretsRing> {
+    let value = STANDARD.encode(*keys::random()?);
+    Ok(SecretsRing::new(vec![Secret::new("this-run", value)]))
+}
+
+fn control(
+    refusals: Refusals,
+    handle: &dataplane::Handle,
+    pseudonyms: &Arc<Mutex<Pseudonyms>>,
+) -> Control {
+    let pseudonyms = Arc::clone(pseudonyms);
+    let keys = PseudonymKeys::new(move || lock(&pseudonyms).living());
+    Control::new(refusals, handle.clone(), keys)
+}
+
+fn hangups() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("cannot wait for SIGHUP")
 }
 
 /// The relay addresses when none are configured: those of the default route, else loopback.
@@ -171,7 +182,6 @@ pub(crate) fn default_relays() -> Vec<IpAddr> {
 fn announce(
     house: &House,
     handle: &dataplane::Handle,
-    machine: &Machine,
     admin: Option<SocketAddr>,
     made_for_this_run: bool,
 ) -> anyhow::Result<()> {
@@ -181,8 +191,9 @@ fn announce(
     }
     let workers = handle.counters().len();
     tracing::debug!(workers, bind = ?settings.relay.bind, peers = ?settings.policy.peers, "rules");
+    let addresses = sys::local_addresses()?;
     for relay in &house.relays {
-        if !machine.addresses.contains(&relay.local) {
+        if !addresses.contains(&relay.local) {
             tracing::warn!(
                 address = %relay.local,
                 "a relay address is none of this machine's, so no relay socket can be bound to it",
@@ -240,14 +251,14 @@ async fn renew_credential(house: &House, handle: &dataplane::Handle, mut left: O
 }
 
 /// Writes down what happens to allocations until no worker is left.
-async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseudonyms) {
+async fn write_journal(mut records: mpsc::Receiver<Record>, pseudonyms: Arc<Mutex<Pseudonyms>>) {
     let mut hours = tokio::time::interval(Duration::from_secs(3_600));
     loop {
         let record = tokio::select! {
             record = records.recv() => record,
             // So that old keys go also when nobody calls.
             _ = hours.tick() => {
-                if let Err(error) = pseudonyms.begin_day_of(sys::unix_seconds()) {
+                if let Err(error) = lock(&pseudonyms).begin_day_of(sys::unix_seconds()) {
                     tracing::error!("old keys of pseudonyms are still there: {error:#}");
                 }
                 continue;
@@ -258,7 +269,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
             Record::Opened {
                 id, tuple, subject, ..
             } => {
-                let client = pseudonym(&mut pseudonyms, tuple);
+                let client = pseudonym(&mut lock(&pseudonyms), tuple);
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),
                     transport = tuple.listener.transport().label(),
@@ -268,7 +279,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
                 );
             }
             Record::Moved { id, tuple } => {
-                let client = pseudonym(&mut pseudonyms, tuple);
+                let client = pseudonym(&mut lock(&pseudonyms), tuple);
                 tracing::info!(
                     allocation = format_args!("{:016x}", id.0),
                     transport = tuple.listener.transport().label(),
@@ -299,6 +310,11 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, mut pseudonyms: Pseu
     }
 }
 
+// What it guards is whole between any two statements.
+fn lock(pseudonyms: &Mutex<Pseudonyms>) -> MutexGuard<'_, Pseudonyms> {
+    pseudonyms.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn pseudonym(pseudonyms: &mut Pseudonyms, tuple: FiveTuple) -> String {
     match pseudonyms.of(tuple.client, sys::unix_seconds()) {
         Ok(pseudonym) => pseudonym.to_string(),
@@ -311,22 +327,18 @@ fn pseudonym(pseudonyms: &mut Pseudonyms, tuple: FiveTuple) -> String {
 
 /// Keeps listeners and rules in step with this machine's addresses, for ever: whatever fails, be
 /// it for want of descriptors, is tried again, and ends no call.
-async fn follow_addresses(house: &House, handle: &dataplane::Handle, mut machine: Machine) {
+async fn follow_addresses(house: &House, handle: &dataplane::Handle) {
     let mut turns = tokio::time::interval(RESCAN);
     turns.tick().await;
     loop {
         turns.tick().await;
-        if let Err(error) = look_around(house, handle, &mut machine).await {
+        if let Err(error) = look_around(house, handle).await {
             tracing::warn!("this machine's addresses were not followed: {error:#}");
         }
     }
 }
 
-async fn look_around(
-    house: &House,
-    handle: &dataplane::Handle,
-    machine: &mut Machine,
-) -> anyhow::Result<()> {
+async fn look_around(house: &House, handle: &dataplane::Handle) -> anyhow::Result<()> {
     let scanned = handle.clone();
     let scan = tokio::task::spawn_blocking(move || scanned.rescan()).await??;
     for address in &scan.new {
@@ -337,11 +349,13 @@ async fn look_around(
         tracing::warn!("a new address is not listened on: {error:#}");
     }
     let addresses = sys::local_addresses()?;
-    if addresses != machine.addresses || !scan.new.is_empty() {
+    let is_new = house.meet(|machine| {
         machine.addresses = addresses;
         machine.udp = handle.listeners();
         machine.listening.extend(scan.new);
-        handle.reconfigure(&house.rules(machine)?);
+    });
+    if is_new {
+        handle.reconfigure(&house.rules()?);
     }
     Ok(())
 }

@@ -53,6 +53,20 @@ impl Directory {
         }
     }
 
+    /// Looks at every landing, which takes a while: not for workers.
+    pub(crate) fn each(&self, mut look: impl FnMut(&Landing)) {
+        self.any(|landing| {
+            look(landing);
+            false
+        });
+    }
+
+    /// Whether there is a landing that `is_it` says yes to. Not for workers.
+    pub(crate) fn any(&self, mut is_it: impl FnMut(&Landing) -> bool) -> bool {
+        let mut slots = self.relays.iter().flat_map(|relay| &relay.slots);
+        slots.any(|slot| slot.load().as_deref().is_some_and(&mut is_it))
+    }
+
     fn slot(&self, relayed: RelayedAddr) -> Option<&ArcSwapOption<Landing>> {
         let ip = relayed.ip();
         let relay = self.relays.iter().find(|relay| relay.ip == ip)?;

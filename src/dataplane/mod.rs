@@ -35,13 +35,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
 use crate::turn::ports::PortCounts;
+use crate::turn::revocation::Revoked;
 use crate::turn::stats::Counters;
 use crate::turn::unvalidated::Rate;
-use crate::turn::{ListenerId, ServerConfig, Transport};
+use crate::turn::{AllocationId, ClientAddr, ListenerId, ServerConfig, Transport};
 
 pub use journal::Record;
 pub use shared::RelayAddress;
@@ -146,6 +148,7 @@ pub struct Handle {
     /// Where clients of other transports than UDP are taken; these never change.
     others: Arc<[(Transport, SocketAddr)]>,
     config: Arc<Config>,
+    rules: Arc<ArcSwap<ServerConfig>>,
     lost: Arc<AtomicU64>,
 }
 
@@ -269,8 +272,56 @@ impl Handle {
         Ok(scan)
     }
 
+    /// The rules that workers were given last.
+    #[must_use]
+    pub fn rules(&self) -> Arc<ServerConfig> {
+        self.rules.load_full()
+    }
+
+    /// Ends what `revoked` has allocated. [`ServerConfig::revocations`] must have it by now, so that
+    /// an Allocate on its way is either refused or ended with the rest. Waits while mailboxes are
+    /// full.
+    pub fn revoke(&self, revoked: &[Revoked]) {
+        let revoked: Arc<[Revoked]> = revoked.into();
+        for mailbox in &self.shared.mailboxes {
+            mailbox.insist(Command::Revoke(Arc::clone(&revoked)));
+        }
+    }
+
+    /// Ends what those have allocated whom [`ServerConfig::bans`] has by now. Waits while mailboxes
+    /// are full.
+    pub fn enforce_bans(&self) {
+        for mailbox in &self.shared.mailboxes {
+            mailbox.insist(Command::EnforceBans);
+        }
+    }
+
+    /// Ends the allocation called `id`; false if there is none. Waits while mailboxes are full.
+    pub fn end(&self, id: AllocationId) -> bool {
+        let is_there = self.shared.directory.any(|landing| landing.id == id);
+        if is_there {
+            for mailbox in &self.shared.mailboxes {
+                mailbox.insist(Command::End(id));
+            }
+        }
+        is_there
+    }
+
+    /// The clients of living allocations that `is_meant` picks, each once.
+    pub fn clients(&self, is_meant: impl Fn(ClientAddr) -> bool) -> Vec<ClientAddr> {
+        let mut found: Vec<ClientAddr> = Vec::new();
+        self.shared.directory.each(|landing| {
+            let client = landing.client.client;
+            if !landing.client.is_nowhere() && !found.contains(&client) && is_meant(client) {
+                found.push(client);
+            }
+        });
+        found
+    }
+
     /// Gives every worker new rules; what they no longer admit stops.
     pub fn reconfigure(&self, config: &Arc<ServerConfig>) {
+        self.rules.store(Arc::clone(config));
         for mailbox in &self.shared.mailboxes {
             mailbox.insist(Command::Reconfigure(Arc::clone(config)));
         }

@@ -14,6 +14,7 @@ use crate::dataplane::sys::{Ecn, TcpStream, UdpSocket, Waker};
 use crate::dataplane::turns::Turns;
 use crate::turn::ports::PortPool;
 use crate::turn::quota::Users;
+use crate::turn::revocation::Revoked;
 use crate::turn::unvalidated::Unvalidated;
 use crate::turn::{AllocationId, FiveTuple, ListenerId, RelayedAddr, ServerConfig};
 
@@ -68,6 +69,12 @@ pub(crate) enum Command {
     },
     /// A client's connection is its from now on; these bytes of it have been read.
     HandedOver(Box<(Connection, Vec<u8>)>),
+    /// These were taken back.
+    Revoke(std::sync::Arc<[Revoked]>),
+    /// Somebody was banned.
+    EnforceBans,
+    /// An allocation ends, if it is one of its own.
+    End(AllocationId),
     /// The rules changed.
     Reconfigure(std::sync::Arc<ServerConfig>),
     /// It ends its allocations and itself.

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
@@ -81,6 +82,7 @@ pub(super) fn start(
         listeners: Arc::new(Mutex::new(bound)),
         others: others.into(),
         config: Arc::new(config),
+        rules: Arc::new(ArcSwap::new(Arc::clone(server))),
         lost: journal.lost(),
     };
     Ok((Dataplane { handle, threads }, records))

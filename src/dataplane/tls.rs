@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
@@ -247,17 +247,16 @@ impl ResolvesServerCert for Served {
 
 /// The certificates and keys of this server.
 pub struct TlsKeys {
-    files: Vec<KeyFiles>,
+    /// Held while files are read.
+    files: Mutex<Vec<KeyFiles>>,
     served: Arc<Served>,
     config: Arc<ServerConfig>,
-    /// Held while files are read.
-    reading: Mutex<()>,
 }
 
 impl fmt::Debug for TlsKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsKeys")
-            .field("files", &self.files)
+            .field("files", &self.files())
             .finish_non_exhaustive()
     }
 }
@@ -283,17 +282,16 @@ impl TlsKeys {
         let served = Arc::new(Served(ArcSwap::from_pointee(pairs)));
         let config = server_config(Arc::clone(&served)).map_err(|error| vec![error.into()])?;
         Ok(Self {
-            files,
+            files: Mutex::new(files),
             served,
             config: Arc::new(config),
-            reading: Mutex::new(()),
         })
     }
 
     /// The files, in the order given.
     #[must_use]
-    pub fn files(&self) -> &[KeyFiles] {
-        &self.files
+    pub fn files(&self) -> Vec<KeyFiles> {
+        self.lock().clone()
     }
 
     /// What is served now, a pair for each of the files.
@@ -321,19 +319,40 @@ impl TlsKeys {
     /// # Errors
     /// When a file is bad; what was served before still is.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.lock();
+        self.serve(&files)
+    }
+
+    /// Serves what other files hold, from now on, if that is good. Says whether it is something
+    /// else than before.
+    ///
+    /// # Errors
+    /// When a file is bad; files and certificates are those from before then.
+    pub fn take_from(&self, other: Vec<KeyFiles>) -> Result<bool, TlsError> {
+        let mut files = self.lock();
+        let is_new = self.serve(&other)?;
+        *files = other;
+        Ok(is_new)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<KeyFiles>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn serve(&self, files: &[KeyFiles]) -> Result<bool, TlsError> {
         let current = self.current();
         let mut texts = Vec::new();
-        for (index, files) in self.files.iter().enumerate() {
+        for (index, files) in files.iter().enumerate() {
             texts.push(Texts::read(index, files)?);
         }
         let same = |(pair, texts): (&Pair, &Texts)| {
             pair.chain_pem == *texts.chain && pair.key_pem == texts.key
         };
-        if current.iter().zip(&texts).all(same) {
+        let as_many = current.iter().count() == texts.len();
+        if as_many && current.iter().zip(&texts).all(same) {
             return Ok(false);
         }
-        let numbered = texts.into_iter().zip(&self.files).enumerate();
+        let numbered = texts.into_iter().zip(files).enumerate();
         let pairs: Result<Vec<Pair>, TlsError> = numbered
             .map(|(index, (texts, files))| texts.pair(index, files))
             .collect();

@@ -24,6 +24,7 @@ use crate::dataplane::sys::{
     self, Ecn, HEADROOM, IcmpError, RecvBatch, TAILROOM, UdpSocket, Waker,
 };
 use crate::proto::{Icmp, MAX_STREAM_MESSAGE};
+use crate::turn::revocation::Revoked;
 use crate::turn::stats::{Counters, DropReason};
 use crate::turn::{
     AllocationId, ClientAddr, Clock, FiveTuple, Handled, ListenerId, PeerAddr, Server, Tick,
@@ -96,6 +97,14 @@ enum Socket {
     Listener(ListenerId),
     /// Of this allocation.
     Relay(AllocationId),
+}
+
+/// Whose allocations are to end, gathered from all commands that waited, so that the table is walked
+/// once.
+#[derive(Debug, Default)]
+struct Ending {
+    revoked: Vec<Revoked>,
+    bans: bool,
 }
 
 /// Whether the loop goes on.
@@ -253,6 +262,7 @@ impl Worker {
         if self.connected.drain(clock.now) {
             self.waker.wake();
         }
+        let mut ending = Ending::default();
         while let Ok(command) = self.mailbox.try_recv() {
             match command {
                 Command::Datagram { tuple, bytes, ecn } => {
@@ -277,6 +287,9 @@ impl Worker {
                     stream,
                 } => self.link(target, sender, stream, clock.now),
                 Command::HandedOver(connection) => self.take_over(*connection, clock),
+                Command::Revoke(revoked) => ending.revoked.extend_from_slice(&revoked),
+                Command::EnforceBans => ending.bans = true,
+                Command::End(id) => self.server.end_by_name(id, clock.now),
                 Command::Reconfigure(config) => self.server.reconfigure(config, clock.now),
                 Command::Stop => {
                     self.connected.close_all(self.server.environment());
@@ -284,6 +297,12 @@ impl Worker {
                     return Course::Stop;
                 }
             }
+        }
+        if !ending.revoked.is_empty() {
+            self.server.revoke(&ending.revoked, clock.now);
+        }
+        if ending.bans {
+            self.server.enforce_bans(clock);
         }
         Course::Run
     }

@@ -120,7 +120,7 @@ impl<E: Environment> Server<E> {
                 id,
                 tuple: request.tuple,
                 owner: request.auth.owner,
-                known: Some(request.auth.known()),
+                known: request.auth.known(),
                 subject: user,
                 session_end: limits.session_end,
                 expiry: limits.expiry,
@@ -153,7 +153,7 @@ impl<E: Environment> Server<E> {
             Admitted::Granted => Ok(()),
             Admitted::Replaced(silent) => {
                 for deadline in &silent.until {
-                    deadline.set(Tick::default());
+                    deadline.set(EndReason::Replaced.moment());
                 }
                 self.environment.condemn(silent.worker, silent.id);
                 Ok(())

@@ -14,9 +14,11 @@ use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::Subject;
 use crate::turn::icmp::Told;
 use crate::turn::mobility::Mobility;
+use crate::turn::outcome::EndReason;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
 use crate::turn::reached::Reached;
+use crate::turn::revocation::Issued;
 use crate::turn::route::{
     AllocationId, ChannelBinding, Framing, Landing, Landings, MAX_NAMES, Name, NamedPort, PeerKind,
     Permission, RelayProtocol, Route, Standing, framing,
@@ -130,8 +132,8 @@ pub(crate) struct Allocation {
     pub(crate) id: AllocationId,
     pub(crate) tuple: FiveTuple,
     pub(crate) owner: Owner,
-    /// The key it was made with, until the rules change.
-    pub(crate) known: Option<Box<KnownKey>>,
+    /// The key it was made with, and what vouched for that.
+    pub(crate) known: Box<KnownKey>,
     pub(crate) subject: Subject,
     pub(crate) policy: Arc<PeerPolicy>,
     /// Its [`Limits`], apart: together they would take more room.
@@ -182,14 +184,32 @@ impl Allocation {
         })
     }
 
-    /// Who is expected to ask on its 5-tuple, if its key is known.
-    pub(crate) fn expected(&self) -> Option<Expected<'_>> {
-        Some(Expected {
+    /// Who is expected to ask on its 5-tuple.
+    pub(crate) fn expected(&self) -> Expected<'_> {
+        Expected {
             owner: &self.owner,
             subject: self.subject,
-            known: self.known.as_deref()?,
+            known: &self.known,
             claims: self.standing.claims.as_ref(),
-        })
+        }
+    }
+
+    /// What it may be taken back by.
+    pub(crate) fn issued(&self) -> Issued {
+        let claims = self.standing.claims.as_ref();
+        Issued {
+            name: self.owner.digest(),
+            subject: self.subject,
+            call: claims.and_then(|claims| claims.call),
+            at: claims.map(|claims| claims.issued),
+        }
+    }
+
+    /// It ends at the next look at it, and nothing is forwarded until then.
+    pub(crate) fn end_soon(&self, reason: EndReason) {
+        for relay in &self.relays {
+            relay.until().set(reason.moment());
+        }
     }
 
     /// How long it may live at most.

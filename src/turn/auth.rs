@@ -2,7 +2,7 @@
 //! it: who asks, and with which key the answer is signed.
 //!
 //! An unknown user and a wrong password cost the same work and get the same answer. An allocation
-//! keeps the key it was made with until the rules change, and what follows on its 5-tuple is tried
+//! keeps the key it was made with, and what follows on its 5-tuple is tried
 //! with that first: of two secrets, CreatePermission and ChannelBind took 8.4 µs together when each
 //! derived all keys, and 3.7 to 4.7 µs in two runs since (`cargo bench --bench control`, HMACs having
 //! taken their keys in as well). Keys are kept with allocations alone and not by username, so that the time
@@ -23,7 +23,8 @@ use crate::proto::{
     PasswordAlgorithms, Realm, Userhash, Username,
 };
 use crate::turn::clock::Clock;
-use crate::turn::credential::{self, Claims, Credentials, Found, Origin, Subject};
+use crate::turn::credential::{self, Claims, Credentials, Found, Origin, Subject, Voucher};
+use crate::turn::revocation::{Issued, UsernameDigest};
 use crate::turn::server_config::ServerConfig;
 use crate::turn::stats::AuthFailure;
 
@@ -51,6 +52,13 @@ impl Owner {
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
+
+    /// What a revocation calls it.
+    pub(crate) fn digest(&self) -> UsernameDigest {
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&self.0[..16]);
+        UsernameDigest::from_bytes(digest)
+    }
 }
 
 /// Which attribute signs the answer: the one that fits the algorithm the client chose.
@@ -65,7 +73,20 @@ pub(crate) enum Signature {
 pub(crate) struct KnownKey {
     key: LongTermKey,
     algorithm: Algorithm,
-    expires: Option<u64>,
+    voucher: Voucher,
+    /// The end of time for a credential that does not end, so that it takes less room.
+    expires: u64,
+}
+
+impl KnownKey {
+    /// What vouched for it.
+    pub(crate) const fn voucher(&self) -> Voucher {
+        self.voucher
+    }
+
+    fn expires(&self) -> Option<u64> {
+        Some(self.expires).filter(|expires| *expires < u64::MAX)
+    }
 }
 
 /// Whose requests are expected on a 5-tuple, and the key that signed them so far.
@@ -89,6 +110,8 @@ pub(crate) struct Authenticated {
     pub(crate) expires: Option<u64>,
     /// What a sealed username says of its holder.
     pub(crate) claims: Option<Arc<Claims>>,
+    /// What vouches for the password.
+    voucher: Voucher,
 }
 
 /// A request that did not authenticate.
@@ -235,8 +258,9 @@ pub(crate) fn authenticate(
             signature,
             owner: *expected.owner,
             subject: expected.subject,
-            expires: expected.known.expires,
+            expires: expected.known.expires(),
             claims: expected.claims.map(Arc::clone),
+            voucher: expected.known.voucher,
         });
     }
 
@@ -252,20 +276,33 @@ pub(crate) fn authenticate(
         };
         // Every candidate is tried, so that time does not tell which one fits.
         if signed.fits(message, &key) && candidate.origin != Origin::Nobody && fitting.is_none() {
-            fitting = Some(key);
+            fitting = Some((key, candidate.origin));
         }
     }
-    let Some(key) = fitting.filter(|_| is_realm) else {
+    let owner = Owner::new(username);
+    // Looked for whether or not the password fits, so that who was revoked is not told from who
+    // never was.
+    let is_revoked = config.revocations.covers(&Issued {
+        name: owner.digest(),
+        subject: found.subject,
+        call: found.claims.as_ref().and_then(|claims| claims.call),
+        at: found.issued_by(config.max_ttl),
+    });
+    let Some((key, origin)) = fitting.filter(|_| is_realm) else {
         return Err(refused(AuthFailure::Wrong));
     };
+    if is_revoked {
+        return Err(refused(AuthFailure::Revoked));
+    }
     judge_nonce(Authenticated {
         key,
         algorithm,
         signature,
-        owner: Owner::new(username),
+        owner,
         subject: found.subject,
         expires: found.expires,
         claims: found.claims,
+        voucher: config.credentials.voucher(username, origin),
     })
 }
 
@@ -275,7 +312,8 @@ impl Authenticated {
         Box::new(KnownKey {
             key: self.key.clone(),
             algorithm: self.algorithm,
-            expires: self.expires,
+            voucher: self.voucher,
+            expires: self.expires.unwrap_or(u64::MAX),
         })
     }
 

@@ -126,6 +126,7 @@ impl<E: Environment> Server<E> {
             self.counters.auth_failed(AuthFailure::Expired);
             return Err(Reject::UNAUTHENTICATED);
         }
+        self.refuse_banned(request)?;
         if Self::unknown(&request.message, &[]).next().is_some() {
             return Err(Reject::UNKNOWN_ATTRIBUTE);
         }
@@ -150,8 +151,8 @@ impl<E: Environment> Server<E> {
     fn living(&mut self, ticket: Ticket, now: Tick) -> Option<FiveTuple> {
         let allocation = self.table.by_id(ticket.id)?;
         let (tuple, end) = (allocation.tuple, allocation.first_end());
-        if end.is_some_and(|end| end <= now) {
-            self.reap(&tuple, EndReason::Expired, now);
+        if let Some(end) = end.filter(|end| *end <= now) {
+            self.reap(&tuple, EndReason::told_by(end), now);
         }
         self.table.by_id(ticket.id).map(|living| living.tuple)
     }

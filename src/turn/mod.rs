@@ -22,6 +22,7 @@ mod address;
 mod allocate;
 mod allocation;
 mod auth;
+pub mod ban;
 mod behaviour;
 mod binding;
 mod channel_bind;
@@ -29,6 +30,7 @@ mod clock;
 mod create_permission;
 pub mod credential;
 mod deadlines;
+mod ending;
 mod environment;
 mod forward;
 mod icmp;
@@ -43,6 +45,7 @@ mod reached;
 mod redirect;
 mod refresh;
 mod request;
+pub mod revocation;
 pub mod route;
 mod run;
 mod server_config;
@@ -52,7 +55,7 @@ mod tcp_relay;
 mod ticket;
 pub mod unvalidated;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -83,6 +86,7 @@ pub use tcp_relay::DataAccount;
 pub use ticket::TicketKey;
 
 use allocation::Allocation;
+use credential::Voucher;
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
 use run::{Aside, Run};
@@ -237,27 +241,34 @@ impl<E: Environment> Server<E> {
             let Some(tuple) = self.table.take_due(now) else {
                 return;
             };
-            self.reap(&tuple, EndReason::Expired, now);
+            let end = self.table.by_tuple(&tuple).and_then(Allocation::first_end);
+            let reason = end.map_or(EndReason::Expired, EndReason::told_by);
+            self.reap(&tuple, reason, now);
         }
     }
 
-    /// The rules changed. Permissions and channels that the new ones do not admit end at once;
-    /// relayed addresses and policies of living allocations stay what they are.
+    /// The rules changed. Permissions and channels that the new ones do not admit end at once, and
+    /// so do allocations whose secret or static user is gone; relayed addresses and policies of the
+    /// others stay what they are.
     pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
         self.settle();
         if *self.policy != config.policy {
             self.policy = Arc::new(config.policy.clone());
         }
         self.config = config;
+        let vouchers: HashSet<Voucher> = self.config.credentials.vouchers().collect();
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
-                // Its secret may be gone.
-                allocation.known = None;
+                if !vouchers.contains(&allocation.known.voucher()) {
+                    allocation.end_soon(EndReason::Revoked);
+                }
                 allocation.judge_anew(&self.config.judge);
             }
             self.publish(&tuple, now);
+            self.table.rearm(&tuple);
         }
         self.judge_connections_anew();
+        self.handle_timeout(now);
     }
 
     /// Ends every allocation, because the server stops.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::proto::ConnectionId;
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, Transport, WorkerId};
+use crate::turn::clock::Tick;
 use crate::turn::credential::{Claims, Subject};
 use crate::turn::route::{AllocationId, Standing};
 use crate::turn::stats::DropReason;
@@ -104,6 +105,10 @@ pub enum EndReason {
     Disconnected,
     /// It was silent, and made way for another one of its user.
     Replaced,
+    /// The platform took back what it was made with, or the operator did.
+    Revoked,
+    /// Its user or its client's address was banned.
+    Banned,
     /// It could not be answered.
     Refused,
     /// The server stops.
@@ -111,6 +116,27 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// A deadline that is long over and tells why: past it nobody forwards anything, and who takes
+    /// the allocation away later reads the reason off it.
+    pub(crate) const fn moment(self) -> Tick {
+        Tick::from_nanos(match self {
+            Self::Replaced => 0,
+            Self::Revoked => 1,
+            Self::Banned => 2,
+            Self::Expired | Self::Closed | Self::Disconnected | Self::Refused | Self::Stopped => 3,
+        })
+    }
+
+    /// Why an allocation ends whose deadline `end` is over.
+    pub(crate) const fn told_by(end: Tick) -> Self {
+        match end.nanos() {
+            0 => Self::Replaced,
+            1 => Self::Revoked,
+            2 => Self::Banned,
+            _ => Self::Expired,
+        }
+    }
+
     /// The word that stands for it in logs.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -119,6 +145,8 @@ impl EndReason {
             Self::Closed => "closed",
             Self::Disconnected => "disconnected",
             Self::Replaced => "replaced",
+            Self::Revoked => "revoked",
+            Self::Banned => "banned",
             Self::Refused => "refused",
             Self::Stopped => "stopped",
         }

@@ -15,11 +15,22 @@ use super::address::ClientAddr;
 ///
 /// While the key lives, whoever holds it can try every IPv4 address until one fits. A pseudonym
 /// hides an address from those who read the log, not from those who hold the key.
+#[derive(Clone)]
 pub struct Pseudonymizer(Zeroizing<[u8; 32]>);
 
 /// Stands for a client's IP address, on any port, for as long as its key is used.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pseudonym([u8; 8]);
+
+impl Pseudonym {
+    /// A pseudonym as it is printed, 16 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hex);
+        number.map(|number| Self(number.to_be_bytes()))
+    }
+}
 
 impl Pseudonymizer {
     /// Takes 32 random bytes.

@@ -9,7 +9,7 @@ use crate::turn::address::FiveTuple;
 use crate::turn::allocation::Allocation;
 use crate::turn::auth::{Authenticated, OFFERED, Signature, Source, Unauthenticated, authenticate};
 use crate::turn::binding::BindingRequests;
-use crate::turn::clock::{Clock, Tick};
+use crate::turn::clock::Clock;
 use crate::turn::environment::Environment;
 use crate::turn::nonce::Features;
 use crate::turn::stats::{AuthFailure, DropReason};
@@ -132,7 +132,7 @@ impl<E: Environment> Server<E> {
             return Handled::Elsewhere(owner);
         }
         let allocation = self.table.by_tuple(&tuple);
-        let expected = allocation.and_then(Allocation::expected);
+        let expected = allocation.map(Allocation::expected);
         let source = tuple.client.expose().ip();
         let auth = match authenticate(&self.config, &message, source, expected, clock) {
             Ok(auth) => auth,
@@ -141,13 +141,7 @@ impl<E: Environment> Server<E> {
         // What has ended is gone, also when the timer comes later than the request.
         let first_end = self.table.by_tuple(&tuple).and_then(Allocation::first_end);
         if let Some(end) = first_end.filter(|end| *end <= clock.now) {
-            // What makes way for another allocation ends at the beginning of time.
-            let reason = if end == Tick::default() {
-                EndReason::Replaced
-            } else {
-                EndReason::Expired
-            };
-            self.reap(&tuple, reason, clock.now);
+            self.reap(&tuple, EndReason::told_by(end), clock.now);
         }
         let request = Request {
             message,
@@ -176,7 +170,7 @@ impl<E: Environment> Server<E> {
         if let Some(worker) = self.elsewhere_to_bind(request) {
             return Ok(Handled::HandOver(worker));
         }
-        if let Some(allocation) = self.table.by_tuple_mut(&request.tuple) {
+        if let Some(allocation) = self.table.by_tuple(&request.tuple) {
             if !allocation.owner.is(&request.auth.owner) {
                 self.counters.auth_failed(AuthFailure::OtherUser);
                 // RFC 8656 §5: a request by another user than the allocation's gets 441; but an
@@ -187,9 +181,6 @@ impl<E: Environment> Server<E> {
                 });
             }
             allocation.meters().heard(request.clock.now);
-            if allocation.known.is_none() {
-                allocation.known = Some(request.auth.known());
-            }
         }
         if request.auth.is_expired(request.clock) && !self.outlives_its_credential(request) {
             self.counters.auth_failed(AuthFailure::Expired);
@@ -201,6 +192,9 @@ impl<E: Environment> Server<E> {
         }
         if self.is_redirected(request.tuple, &request.message) {
             return Err(Reject::TRY_ALTERNATE);
+        }
+        if matches!(method, Method::ALLOCATE | Method::REFRESH) {
+            self.refuse_banned(request)?;
         }
         if method != Method::ALLOCATE {
             self.arrive(request.tuple, request.clock.now);
@@ -215,6 +209,16 @@ impl<E: Environment> Server<E> {
             _ => self.channel_bind(request),
         }
         .map(|()| Handled::Answer)
+    }
+
+    /// Who is banned gets 403, as who is forbidden by policy does (RFC 8656 §19).
+    pub(crate) fn refuse_banned(&self, request: &Request<'_>) -> Result<(), Reject> {
+        let ip = request.tuple.client.expose().ip();
+        let bans = &self.config.bans;
+        if bans.cover(request.auth.subject, ip, request.clock.unix) {
+            return Err(Reject::FORBIDDEN);
+        }
+        Ok(())
     }
 
     /// Expiry gates Allocate: an allocation made in time goes on with the credential it was made
@@ -284,6 +288,7 @@ impl<E: Environment> Server<E> {
             }
             AuthFailure::Missing
             | AuthFailure::Wrong
+            | AuthFailure::Revoked
             | AuthFailure::Expired
             | AuthFailure::OtherUser => {
                 self.send_challenge(tuple, message, Reject::UNAUTHENTICATED, clock)

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::proto::ChannelRange;
+use crate::turn::ban::Bans;
 use crate::turn::behaviour::NatDiscovery;
 use crate::turn::binding::BindingRules;
 use crate::turn::credential::Credentials;
 use crate::turn::nonce::NonceKey;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::redirect::Alternate;
+use crate::turn::revocation::Revocations;
 use crate::turn::ticket::TicketKey;
 
 /// When a relayed address gets a socket.
@@ -59,4 +61,10 @@ pub struct ServerConfig {
     pub nat_discovery: NatDiscovery,
     /// Whether TCP is relayed (RFC 6062), under the same policy.
     pub tcp_relay: bool,
+    /// The longest that a credential is good.
+    pub max_ttl: Duration,
+    /// What the platform has taken back; the same one under all rules.
+    pub revocations: Revocations,
+    /// Who may not allocate; the same one under all rules.
+    pub bans: Bans,
 }

@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use taciturn::dataplane::tls::{KeyFiles, TlsKeys};
 use taciturn::dataplane::{Config, Dataplane, Handle, Record, RelayAddress};
 use taciturn::proto::{AddressFamily, ChannelRange};
+use taciturn::turn::ban::Bans;
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, mint};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use taciturn::turn::revocation::Revocations;
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
@@ -53,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) listen: Vec<SocketAddr>,
     /// Whether the listeners form a rectangle that serves RFC 5780.
     pub(crate) nat_discovery: bool,
+    pub(crate) revocations: Revocations,
+    pub(crate) bans: Bans,
 }
 
 impl Setup {
@@ -80,6 +84,8 @@ impl Setup {
                 SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
             ],
             nat_discovery: false,
+            revocations: Revocations::default(),
+            bans: Bans::default(),
             tcp_relay: false,
             stream_workers: 0,
             one_port: false,
@@ -190,6 +196,9 @@ impl Setup {
                 NatDiscovery::default()
             },
             tcp_relay: self.tcp_relay,
+            max_ttl: Duration::from_secs(48 * 3_600),
+            revocations: self.revocations.clone(),
+            bans: self.bans.clone(),
         })
     }
 }

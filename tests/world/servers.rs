@@ -14,8 +14,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use taciturn::proto::{ChannelRange, ConnectionId, DATA_INDICATION_HEADROOM, Icmp};
+use taciturn::turn::ban::Bans;
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, Subject, mint};
 use taciturn::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use taciturn::turn::revocation::Revocations;
 use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
@@ -85,6 +87,8 @@ pub struct Setup {
     /// The listeners that form rectangles.
     pub nat_discovery: Vec<&'static str>,
     pub seed: u64,
+    pub revocations: Revocations,
+    pub bans: Bans,
 }
 
 impl Default for Setup {
@@ -118,6 +122,8 @@ impl Default for Setup {
             mobility: false,
             nat_discovery: Vec::new(),
             seed: 1,
+            revocations: Revocations::default(),
+            bans: Bans::default(),
         }
     }
 }
@@ -196,6 +202,9 @@ impl Setup {
                 &LISTENERS.map(at),
             ),
             tcp_relay: self.tcp_relay,
+            max_ttl: Duration::from_secs(48 * 3_600),
+            revocations: self.revocations.clone(),
+            bans: self.bans.clone(),
         })
     }
 

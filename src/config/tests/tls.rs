@@ -267,6 +267,8 @@ fn every_listener_is_no_peer() {
         subject: zeroize::Zeroizing::new([2; 32]),
         ticket: crate::turn::TicketKey::new(zeroize::Zeroizing::new([3; 32])),
         sealing: crate::turn::credential::SealingKeys::default(),
+        revocations: crate::turn::revocation::Revocations::default(),
+        bans: crate::turn::ban::Bans::default(),
     };
     let bound = addresses(&["192.0.2.1:4"]);
     let machine = Machine {

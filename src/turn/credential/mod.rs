@@ -20,6 +20,7 @@ mod userhash;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -28,14 +29,20 @@ pub use rest::{
     EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint, parse_rest,
 };
 pub use sealed::SealingKeys;
-pub use secret::{Secret, SecretsRing};
+pub use secret::{Secret, SecretsRing, Voucher};
 pub use subject::Subject;
 use subject::SubjectKey;
 use userhash::Userhashes;
 
 /// Users with a password of their own, who never expire. For tests, gateways and machines; calls use REST usernames.
 #[derive(Clone, Default)]
-pub struct StaticUsers(HashMap<String, Zeroizing<String>>);
+pub struct StaticUsers(HashMap<String, StaticUser>);
+
+#[derive(Clone)]
+struct StaticUser {
+    password: Zeroizing<String>,
+    voucher: Voucher,
+}
 
 /// Why a static user is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,7 +79,9 @@ impl StaticUsers {
         if self.0.contains_key(username) {
             return Err(StaticUserError::Twice);
         }
-        self.0.insert(username.to_owned(), password);
+        let voucher = Voucher::of_static_user(username, &password);
+        let user = StaticUser { password, voucher };
+        self.0.insert(username.to_owned(), user);
         Ok(())
     }
 }
@@ -196,7 +205,8 @@ impl Credentials {
     #[must_use]
     pub fn find<'a>(&'a self, username: &'a str) -> Found<'a> {
         let sendable = username.len() <= USERNAME_MAX;
-        let password = self.users.0.get(username).filter(|_| sendable);
+        let user = self.users.0.get(username).filter(|_| sendable);
+        let password = user.map(|user| &user.password);
         let rest = parse_rest(username).filter(|_| sendable && password.is_none());
         let sealed = self
             .sealing
@@ -238,6 +248,36 @@ impl Credentials {
         self.subject_key.subject(user)
     }
 
+    /// The subject of a static user.
+    #[must_use]
+    pub fn static_subject(&self, username: &str) -> Subject {
+        self.subject_key.static_user(username)
+    }
+
+    /// Whether there is a static user of this name.
+    #[must_use]
+    pub fn has_static(&self, username: &str) -> bool {
+        self.users.0.contains_key(username)
+    }
+
+    /// What vouches for a password of `username` that has this origin.
+    #[must_use]
+    pub fn voucher(&self, username: &str, origin: Origin) -> Voucher {
+        let found = match origin {
+            Origin::Rest { secret } => self.ring.get(secret).map(Secret::voucher),
+            Origin::Static => self.users.0.get(username).map(|user| user.voucher),
+            Origin::Nobody => None,
+        };
+        found.unwrap_or_else(|| self.nobody.voucher())
+    }
+
+    /// All that vouches for anybody.
+    pub fn vouchers(&self) -> impl Iterator<Item = Voucher> + '_ {
+        let secrets = self.ring.iter().filter(|secret| !secret.is_empty());
+        let users = self.users.0.values().map(|user| user.voucher);
+        secrets.map(Secret::voucher).chain(users)
+    }
+
     /// The secrets, to mint with and to name an [`Origin::Rest`] by its id.
     #[must_use]
     pub const fn ring(&self) -> &SecretsRing {
@@ -265,6 +305,18 @@ pub struct Found<'a> {
     pub subject: Subject,
     /// What a sealed username says beyond that.
     pub claims: Option<Arc<Claims>>,
+}
+
+impl Found<'_> {
+    /// Since when it may have been about, in Unix seconds: as a sealed name says, or for a REST
+    /// name, which does not say, since the earliest moment at which it could have been minted for
+    /// no longer than `max_ttl`.
+    pub(crate) fn issued_by(&self, max_ttl: Duration) -> Option<u64> {
+        match &self.claims {
+            Some(claims) => Some(claims.issued),
+            None => Some(self.expires?.saturating_sub(max_ttl.as_secs())),
+        }
+    }
 }
 
 /// What is known of a hashed username before anything is verified.

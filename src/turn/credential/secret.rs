@@ -11,6 +11,35 @@ use zeroize::Zeroizing;
 /// The length of 20 bytes in base64.
 const PASSWORD_LENGTH: usize = 28;
 
+/// Stands for a secret or a static user's password where an allocation remembers what vouched for
+/// it. Of no use to who has it: it authenticates nobody.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Voucher(u64);
+
+impl Voucher {
+    /// A user who gets another password is somebody else.
+    pub(super) fn of_static_user(name: &str, password: &str) -> Self {
+        #[expect(clippy::expect_used, reason = "HMAC takes keys of every length")]
+        let mut mac = Hmac::<Sha1>::new_from_slice(password.as_bytes()).expect("any length");
+        mac.update(b"\xffstatic voucher ");
+        mac.update(name.as_bytes());
+        Self::from_mac(mac)
+    }
+
+    fn from_mac(mac: Hmac<Sha1>) -> Self {
+        let mac = mac.finalize().into_bytes();
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&mac[..8]);
+        Self(u64::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Debug for Voucher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Voucher(hidden)")
+    }
+}
+
 /// A secret with the name by which logs, metrics and the operator call it. Of its value there is
 /// an HMAC that has taken it in, which is wiped when it is dropped.
 #[derive(Clone)]
@@ -41,6 +70,13 @@ impl Secret {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.is_empty
+    }
+
+    /// What stands for its value. No username is spelled like the label, which isn't UTF-8.
+    pub(super) fn voucher(&self) -> Voucher {
+        let mut mac = self.mac.clone();
+        mac.update(b"\xffvoucher");
+        Voucher::from_mac(mac)
     }
 
     /// base64(HMAC-SHA1(secret, username)), as every REST API for TURN does.
@@ -82,6 +118,11 @@ impl SecretsRing {
     #[must_use]
     pub fn named(&self, id: &str) -> Option<&Secret> {
         self.0.iter().find(|secret| secret.id == id)
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Secret> {
+        self.0.iter()
     }
 
     /// How many there are.

@@ -334,7 +334,7 @@ impl Run {
                 EndReason::Replaced => allocation.replaced,
                 EndReason::Closed | EndReason::Stopped => true,
                 EndReason::Disconnected => true,
-                EndReason::Refused => false,
+                EndReason::Refused | EndReason::Revoked | EndReason::Banned => false,
             },
             || format!("an allocation closed as {reason:?}"),
         )?;

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use taciturn::proto::ChannelRange;
+use taciturn::turn::ban::Bans;
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use taciturn::turn::revocation::Revocations;
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
     Alternate, Bind, BindingRules, ListenerId, NatDiscovery, NonceKey, ServerConfig, TicketKey,
@@ -173,6 +175,9 @@ impl Setting {
             tickets: Some(TicketKey::new(Zeroizing::new([6; 32]))),
             nat_discovery: NatDiscovery::default(),
             tcp_relay: false,
+            max_ttl: Duration::from_secs(48 * 3_600),
+            revocations: Revocations::default(),
+            bans: Bans::default(),
         }
     }
 

@@ -1,0 +1,135 @@
+//! What the daemon runs by. Settings, keys and this machine's addresses may change under it; what
+//! follows from them for the workers is worked out here, whole, before any of it is in force.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::config::{Keys, Machine, Settings};
+use crate::daemon::mint;
+use crate::dataplane::{self, RelayAddress};
+use crate::turn::ServerConfig;
+use crate::turn::credential::SecretsRing;
+
+/// For how long a credential is good that is printed at start and kept for `taciturn probe`.
+pub(crate) const CREDENTIAL_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// The settings in force and what belongs to them.
+pub(crate) struct House {
+    /// As they were at the start: what sockets, threads and files were made by.
+    pub(crate) settings: Settings,
+    pub(crate) relays: Vec<RelayAddress>,
+    /// A secret of this run, while no credentials are configured.
+    own: Option<SecretsRing>,
+    current: Mutex<Current>,
+    told: watch::Sender<Arc<Settings>>,
+}
+
+struct Current {
+    settings: Arc<Settings>,
+    keys: Keys,
+    machine: Machine,
+}
+
+impl House {
+    pub(crate) fn new(
+        settings: Settings,
+        keys: Keys,
+        own: Option<SecretsRing>,
+        relays: Vec<RelayAddress>,
+        machine: Machine,
+    ) -> Self {
+        let shared = Arc::new(settings.clone());
+        Self {
+            settings,
+            relays,
+            own,
+            told: watch::Sender::new(Arc::clone(&shared)),
+            current: Mutex::new(Current {
+                settings: shared,
+                keys,
+                machine,
+            }),
+        }
+    }
+
+    /// The settings in force.
+    pub(crate) fn now(&self) -> Arc<Settings> {
+        Arc::clone(&self.current().settings)
+    }
+
+    /// The settings in force, and each that will be.
+    #[expect(dead_code, reason = "for what takes up settings by itself")]
+    pub(crate) fn follow(&self) -> watch::Receiver<Arc<Settings>> {
+        self.told.subscribe()
+    }
+
+    /// A credential for this server as it listens, if it has a secret to mint with.
+    pub(crate) fn ice_servers(&self, handle: &dataplane::Handle) -> anyhow::Result<Option<Value>> {
+        let settings = self.now();
+        let ring = self.ring(&settings);
+        let Some(secret) = ring.get(0) else {
+            return Ok(None);
+        };
+        let listening = handle.listening();
+        mint::ice_servers(&settings, &listening, secret, "probe", CREDENTIAL_LIFE).map(Some)
+    }
+
+    /// The rules as everything is now.
+    pub(crate) fn rules(&self) -> anyhow::Result<Arc<ServerConfig>> {
+        let current = self.current();
+        self.rules_of(&current.settings, &current.keys, &current.machine)
+    }
+
+    /// Takes note of what this machine is like now, and says whether that is anything new.
+    pub(crate) fn meet(&self, look: impl FnOnce(&mut Machine)) -> bool {
+        let mut current = self.current();
+        let before = current.machine.clone();
+        look(&mut current.machine);
+        current.machine != before
+    }
+
+    /// Puts other settings and keys in force, if rules follow from them; else nothing changes.
+    pub(crate) fn take_up(
+        &self,
+        settings: Settings,
+        keys: Keys,
+        handle: &dataplane::Handle,
+    ) -> anyhow::Result<()> {
+        let mut current = self.current();
+        let rules = self.rules_of(&settings, &keys, &current.machine)?;
+        current.settings = Arc::new(settings);
+        current.keys = keys;
+        self.told.send_replace(Arc::clone(&current.settings));
+        handle.reconfigure(&rules);
+        Ok(())
+    }
+
+    /// The keys in use.
+    pub(crate) fn keys(&self) -> Keys {
+        self.current().keys.clone()
+    }
+
+    fn rules_of(
+        &self,
+        settings: &Settings,
+        keys: &Keys,
+        machine: &Machine,
+    ) -> anyhow::Result<Arc<ServerConfig>> {
+        Ok(settings.server(keys, self.ring(settings), &self.relays, machine)?)
+    }
+
+    fn ring(&self, settings: &Settings) -> SecretsRing {
+        match &self.own {
+            Some(own) if settings.auth.is_empty() => own.clone(),
+            Some(_) | None => settings.secrets(),
+        }
+    }
+
+    // What it guards is whole between any two statements.
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
