@@ -77,11 +77,10 @@ impl Settings {
                 .with_userhashes(&self.realm)
                 .with_sealing(keys.sealing.clone(), &self.realm),
             nonce_key: keys.nonce.clone(),
-            policy: match &self.policy.peers {
-                Peers::Relay => PeerPolicy::Relay,
-                Peers::Any => PeerPolicy::Any,
-                Peers::Networks(networks) => PeerPolicy::Networks(networks.clone()),
-            },
+            policy: PeerPolicy::from(&self.policy.peers),
+            ceiling: PeerPolicy::from(&self.policy.ceiling),
+            node: None,
+            max_ttl: self.auth.max_ttl,
             judge: PeerJudge::new(self.rules(relays, machine)).behind_nat(relays.iter().map(
                 |relay| Faces {
                     inner: relay.local,
@@ -178,5 +177,16 @@ impl Settings {
     #[must_use]
     pub fn admin(&self) -> Option<admin::Config> {
         self.admin.listen.map(|listen| admin::Config { listen })
+    }
+}
+
+impl From<&Peers> for PeerPolicy {
+    fn from(peers: &Peers) -> Self {
+        match peers {
+            Peers::Call => Self::Call,
+            Peers::Relay => Self::Relay,
+            Peers::Any => Self::Any,
+            Peers::Networks(networks) => Self::Networks(networks.clone()),
+        }
     }
 }

@@ -29,6 +29,7 @@ mod clock;
 mod create_permission;
 pub mod credential;
 mod deadlines;
+mod entitled;
 mod environment;
 mod forward;
 mod icmp;
@@ -83,6 +84,7 @@ pub use tcp_relay::DataAccount;
 pub use ticket::TicketKey;
 
 use allocation::Allocation;
+use entitled::Policies;
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
 use run::{Aside, Run};
@@ -101,8 +103,7 @@ const ANSWER_LEN: usize = 2_048;
 #[derive(Debug)]
 pub struct Server<E: Environment> {
     config: Arc<ServerConfig>,
-    /// The configured policy, shared by the allocations made under it.
-    policy: Arc<PeerPolicy>,
+    policies: Policies,
     environment: E,
     worker: WorkerId,
     table: AllocationTable,
@@ -128,7 +129,7 @@ impl<E: Environment> Server<E> {
         seed: [u8; 32],
     ) -> Self {
         Self {
-            policy: Arc::new(config.policy.clone()),
+            policies: Policies::new(&config),
             config,
             environment,
             worker,
@@ -241,18 +242,19 @@ impl<E: Environment> Server<E> {
         }
     }
 
-    /// The rules changed. Permissions and channels that the new ones do not admit end at once;
-    /// relayed addresses and policies of living allocations stay what they are.
+    /// The rules changed. What a living allocation may do is found anew from its claims; permissions
+    /// and channels that are not admitted now end at once, relayed addresses stay what they are.
     pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
         self.settle();
-        if *self.policy != config.policy {
-            self.policy = Arc::new(config.policy.clone());
-        }
+        self.policies = Policies::new(&config);
         self.config = config;
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
                 // Its secret may be gone.
                 allocation.known = None;
+                let claims = allocation.standing.claims.as_deref();
+                let policy = self.policies.of(claims);
+                allocation.put_under(policy);
                 allocation.judge_anew(&self.config.judge);
             }
             self.publish(&tuple, now);

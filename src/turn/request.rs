@@ -191,8 +191,10 @@ impl<E: Environment> Server<E> {
                 allocation.known = Some(request.auth.known());
             }
         }
-        if request.auth.is_expired(request.clock) && !self.outlives_its_credential(request) {
-            self.counters.auth_failed(AuthFailure::Expired);
+        if let Some(failure) = request.auth.untimely(request.clock, self.config.max_ttl)
+            && !self.outlives_its_credential(request)
+        {
+            self.counters.auth_failed(failure);
             return Err(Reject::UNAUTHENTICATED);
         }
         let served = self.served(request.tuple, &request.message);
@@ -285,6 +287,7 @@ impl<E: Environment> Server<E> {
             AuthFailure::Missing
             | AuthFailure::Wrong
             | AuthFailure::Expired
+            | AuthFailure::TooLong
             | AuthFailure::OtherUser => {
                 self.send_challenge(tuple, message, Reject::UNAUTHENTICATED, clock)
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::proto::ChannelRange;
 use crate::turn::behaviour::NatDiscovery;
 use crate::turn::binding::BindingRules;
-use crate::turn::credential::Credentials;
+use crate::turn::credential::{Credentials, Label};
 use crate::turn::nonce::NonceKey;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::redirect::Alternate;
@@ -34,6 +34,12 @@ pub struct ServerConfig {
     pub nonce_key: NonceKey,
     /// The policy of an allocation whose credential carries none.
     pub policy: PeerPolicy,
+    /// The widest policy there may be: what a credential claims is narrowed to it.
+    pub ceiling: PeerPolicy,
+    /// The name of this node, for credentials that are good on one alone.
+    pub node: Option<Label>,
+    /// The longest that a credential may last, from when it is used.
+    pub max_ttl: Duration,
     /// Judges peers.
     pub judge: PeerJudge,
     /// When relay sockets are opened.

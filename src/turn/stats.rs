@@ -150,6 +150,8 @@ labels! {
         Wrong => "wrong",
         /// A credential past its expiry.
         Expired => "expired",
+        /// A credential that lasts for longer than any may.
+        TooLong => "too_long",
         /// A nonce that aged out or belongs to another source.
         StaleNonce => "stale_nonce",
         /// A good credential that does not own this 5-tuple's allocation.

@@ -9,6 +9,7 @@
 //! say more of their holder than a name. [`Credentials::find`] is the only reader of names.
 
 mod claims;
+mod nodes;
 mod rest;
 mod sealed;
 mod secret;
@@ -24,8 +25,10 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 pub use claims::{CLAIMED_NETWORKS, CallId, ClaimedLimits, Claims, LABEL_MAX, Label};
+pub use nodes::choose;
 pub use rest::{
     EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint, parse_rest,
+    too_long,
 };
 pub use sealed::SealingKeys;
 pub use secret::{Secret, SecretsRing};
@@ -202,7 +205,8 @@ impl Credentials {
             .sealing
             .unseal(username, &self.realm)
             .filter(|_| sendable && password.is_none());
-        let user = rest.as_ref().map_or(username, |rest| rest.user);
+        // Asked of every name, so that one whose seal holds takes no less than one whose does not.
+        let subject = self.subject(rest.as_ref().map_or(username, |rest| rest.user));
         let (expires, claims) = match sealed {
             Some((expires, claims)) => (Some(expires), Some(Arc::new(claims))),
             None => (rest.as_ref().map(|rest| rest.expires), None),
@@ -212,7 +216,7 @@ impl Credentials {
             subject: match (password, &claims) {
                 (Some(_), _) => self.subject_key.static_user(username),
                 (None, Some(claims)) => claims.subject,
-                (None, None) => self.subject(user),
+                (None, None) => subject,
             },
             candidates: Candidates {
                 credentials: self,
@@ -265,6 +269,16 @@ pub struct Found<'a> {
     pub subject: Subject,
     /// What a sealed username says beyond that.
     pub claims: Option<Arc<Claims>>,
+}
+
+impl Found<'_> {
+    /// Whether it is good on the node of that name; pinned to one, it is good on no other.
+    #[must_use]
+    pub fn is_for(&self, node: Option<&Label>) -> bool {
+        let claims = self.claims.as_ref();
+        let audience = claims.and_then(|claims| claims.audience.as_ref());
+        audience.is_none_or(|audience| node == Some(audience))
+    }
 }
 
 /// What is known of a hashed username before anything is verified.

@@ -24,6 +24,8 @@ pub const SECRET: &[u8] = b"a secret of the simulation";
 /// The wall clock when a run begins.
 pub const EPOCH: u64 = 1_800_000_000;
 pub const SECOND: u64 = 1_000_000_000;
+/// How long a credential may last.
+pub const MAX_TTL: u64 = 100_000;
 
 const RELAYS: [&str; 3] = ["198.41.0.1", "2606:4700::1", "198.41.0.2"];
 const FLEET: [(&str, Option<&str>, RangeInclusive<u16>); 3] = [
@@ -145,6 +147,9 @@ impl Setting {
                 Policy::Networks => PeerPolicy::Networks(LISTED.map(host).to_vec()),
                 Policy::Any => PeerPolicy::Any,
             },
+            ceiling: PeerPolicy::Any,
+            node: None,
+            max_ttl: Duration::from_secs(MAX_TTL),
             judge: PeerJudge::new(PeerRules {
                 relay: RelayRange {
                     addresses: self.relays.clone(),
