@@ -16,6 +16,7 @@ use super::{
     Admin, Auth, Channels, Compat, FleetNode, Limits, Log, LogFormat, Peers, Policy, ProxyProtocol,
     Public, Rate, Settings, State, Workers,
 };
+use crate::turn::policy::PeerPolicy;
 
 mod alternate;
 mod features;
@@ -194,13 +195,25 @@ impl Checker<'_> {
             secrets,
             users,
             session_max: self.duration(&key("session_max"), &typed.session_max, SECOND..=YEAR),
+            max_ttl: self.duration(&key("max_ttl"), &typed.max_ttl, MINUTE..=YEAR),
             strict: typed.strict,
         }
     }
 
     fn policy(&mut self, typed: file::Policy, own_ports: &RangeInclusive<u16>) -> Policy {
         let key = |name| Key::new("policy", name);
-        let peers = self.peers(&typed.peers);
+        let peers = self.peers(&key("peers"), &typed.peers);
+        let ceiling = match &typed.ceiling {
+            TextOr::Text(text) if text.is_empty() => peers.clone(),
+            typed @ (TextOr::Text(_) | TextOr::Full(_)) => self.peers(&key("ceiling"), typed),
+        };
+        if !PeerPolicy::from(&peers).is_within(&PeerPolicy::from(&ceiling)) {
+            let fault = Fault::new(
+                "policy.peers is wider than that",
+                "choose a ceiling that admits what peers does, or leave it out",
+            );
+            self.refuse(&key("ceiling"), fault);
+        }
         let mut fleet: Vec<FleetNode> = Vec::new();
         for (index, node) in typed.fleet.into_iter().enumerate() {
             if let Some(node) = self.fleet_node(&key("fleet").at(index), node, own_ports) {
@@ -213,27 +226,24 @@ impl Checker<'_> {
         }
         Policy {
             peers,
+            ceiling,
             fleet,
             allow: self.list(&key("allow"), &typed.allow, opened),
             deny: self.list(&key("deny"), &typed.deny, parse::network),
         }
     }
 
-    fn peers(&mut self, typed: &TextOr<Vec<String>>) -> Peers {
-        let key = Key::new("policy", "peers");
-        let remedy = "write \"relay\", \"any\" or a list of networks";
+    fn peers(&mut self, key: &Key, typed: &TextOr<Vec<String>>) -> Peers {
+        let remedy = "write \"call\", \"relay\", \"any\" or a list of networks";
         let fault = match typed {
             TextOr::Text(text) if text == "relay" => return Peers::Relay,
             TextOr::Text(text) if text == "any" => return Peers::Any,
-            TextOr::Text(text) if text == "call" => Fault::new(
-                "not built yet: it needs call ids in credentials",
-                "use \"relay\"",
-            ),
+            TextOr::Text(text) if text == "call" => return Peers::Call,
             TextOr::Text(_) => Fault::new("no such policy", remedy),
             TextOr::Full(list) if list.is_empty() => Fault::new("the list is empty", remedy),
-            TextOr::Full(list) => return Peers::Networks(self.list(&key, list, opened)),
+            TextOr::Full(list) => return Peers::Networks(self.list(key, list, opened)),
         };
-        self.refuse(&key, fault);
+        self.refuse(key, fault);
         Peers::Relay
     }
 

@@ -145,7 +145,7 @@ fn variable(
         ["features", "binding"] if text.trim_start().starts_with('{') => {
             (key, toml(text).unwrap_or_else(|| Value::from(text)))
         }
-        ["policy", "peers"] if text.contains([',', '/', '[']) => (key, list(text)),
+        ["policy", "peers" | "ceiling"] if text.contains([',', '/', '[']) => (key, list(text)),
         _ => match default_of(&words, defaults) {
             Some(default) => (key, shaped(text, default)),
             None => return Err(problem("unknown key", &known(&words, defaults))),

@@ -141,6 +141,7 @@ pub(super) struct Auth {
     #[serde(serialize_with = "hide_values")]
     pub(super) users: BTreeMap<String, SecretString>,
     pub(super) session_max: String,
+    pub(super) max_ttl: String,
     pub(super) strict: bool,
 }
 
@@ -150,6 +151,7 @@ impl Default for Auth {
             secrets: Vec::new(),
             users: BTreeMap::new(),
             session_max: "24h".to_owned(),
+            max_ttl: "48h".to_owned(),
             strict: false,
         }
     }
@@ -169,6 +171,7 @@ pub(super) struct Secret {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Policy {
     pub(super) peers: TextOr<Vec<String>>,
+    pub(super) ceiling: TextOr<Vec<String>>,
     pub(super) fleet: Vec<TextOr<FleetNode>>,
     pub(super) allow: Vec<String>,
     pub(super) deny: Vec<String>,
@@ -178,6 +181,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             peers: TextOr::Text("relay".to_owned()),
+            ceiling: TextOr::Text(String::new()),
             fleet: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),

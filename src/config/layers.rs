@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
@@ -19,9 +18,6 @@ use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, Re
 use crate::turn::revocation::Revocations;
 use crate::turn::unvalidated::Rate;
 use crate::turn::{Alternate, Bind, NatDiscovery, NonceKey, ServerConfig, TicketKey};
-
-/// The longest that a credential is good.
-pub const MAX_TTL: Duration = Duration::from_secs(48 * 3_600);
 
 /// What this server keeps apart from its configuration: keys, and whom it refuses.
 #[derive(Debug, Clone)]
@@ -87,11 +83,10 @@ impl Settings {
                 .with_userhashes(&self.realm)
                 .with_sealing(keys.sealing.clone(), &self.realm),
             nonce_key: keys.nonce.clone(),
-            policy: match &self.policy.peers {
-                Peers::Relay => PeerPolicy::Relay,
-                Peers::Any => PeerPolicy::Any,
-                Peers::Networks(networks) => PeerPolicy::Networks(networks.clone()),
-            },
+            policy: PeerPolicy::from(&self.policy.peers),
+            ceiling: PeerPolicy::from(&self.policy.ceiling),
+            node: None,
+            max_ttl: self.auth.max_ttl,
             judge: PeerJudge::new(self.rules(relays, machine)).behind_nat(relays.iter().map(
                 |relay| Faces {
                     inner: relay.local,
@@ -119,7 +114,6 @@ impl Settings {
                 NatDiscovery::default()
             },
             tcp_relay: self.features.tcp_relay,
-            max_ttl: MAX_TTL,
             revocations: keys.revocations.clone(),
             bans: keys.bans.clone(),
         }))
@@ -191,5 +185,16 @@ impl Settings {
     #[must_use]
     pub fn admin(&self) -> Option<admin::Config> {
         self.admin.listen.map(|listen| admin::Config { listen })
+    }
+}
+
+impl From<&Peers> for PeerPolicy {
+    fn from(peers: &Peers) -> Self {
+        match peers {
+            Peers::Call => Self::Call,
+            Peers::Relay => Self::Relay,
+            Peers::Any => Self::Any,
+            Peers::Networks(networks) => Self::Networks(networks.clone()),
+        }
     }
 }

@@ -33,7 +33,7 @@ use crate::dataplane::tls::TlsKeys;
 use crate::turn::{BindingRules, Redirect, Transport};
 
 pub use self::error::{Error, Problem};
-pub use self::layers::{Keys, MAX_TTL, Machine};
+pub use self::layers::{Keys, Machine};
 pub use self::sources::{Flags, Sources};
 
 /// What [`load`] returns.
@@ -232,6 +232,8 @@ pub struct Auth {
     pub users: BTreeMap<String, SecretString>,
     /// How long an allocation may be refreshed after its credential was first used.
     pub session_max: Duration,
+    /// The longest that a credential may last; those that last longer are refused.
+    pub max_ttl: Duration,
     /// Whether an allocation ends when its credential expires.
     pub strict: bool,
 }
@@ -257,8 +259,10 @@ pub struct Secret {
 /// `[policy]`
 #[derive(Clone, Debug)]
 pub struct Policy {
-    /// Who may be a peer.
+    /// Who may be a peer, where a credential says nothing of that.
     pub peers: Peers,
+    /// The most that a credential may claim, no narrower than `peers`.
+    pub ceiling: Peers,
     /// Our other nodes.
     pub fleet: Vec<FleetNode>,
     /// Networks opened in spite of the deny registry.
@@ -270,6 +274,8 @@ pub struct Policy {
 /// `policy.peers`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peers {
+    /// Relayed addresses of this server whose allocation is of the same call.
+    Call,
     /// Relayed addresses of this server and of the fleet.
     Relay,
     /// Everybody outside the deny registry.

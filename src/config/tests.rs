@@ -48,9 +48,11 @@ dscp = 46
 secrets = [{ id = "a", value = "one" }, { id = "b", value = "two" }]
 users = { alice = "password" }
 session_max = "12h"
+max_ttl = "24h"
 strict = true
 [policy]
 peers = ["192.0.2.0/24", "2001:db8:1::5"]
+ceiling = "any"
 fleet = ["203.0.113.8", { addr = "203.0.113.9", seen_as = "10.0.0.9", ports = "2000-2999" }]
 allow = ["10.1.0.0/16"]
 deny = ["198.51.100.0/24"]
@@ -102,6 +104,8 @@ fn no_configuration_at_all_is_valid() {
     assert_eq!(settings.relay.external, External::Same);
     assert_eq!(settings.auth.session_max, Duration::from_secs(86_400));
     assert_eq!(settings.policy.peers, Peers::Relay);
+    assert_eq!(settings.policy.ceiling, Peers::Relay);
+    assert_eq!(settings.auth.max_ttl, Duration::from_secs(172_800));
     assert_eq!(settings.limits.user_allocations, None);
     let rate = Rate {
         per_second: 50,
@@ -147,6 +151,8 @@ fn plain_keys_are_taken_over() {
     assert_eq!(settings.listen.receive_buffer, 4 << 20);
     assert_eq!(settings.relay.port_rest, Duration::from_secs(120));
     assert_eq!(settings.auth.session_max, Duration::from_secs(43_200));
+    assert_eq!(settings.auth.max_ttl, Duration::from_secs(86_400));
+    assert_eq!(settings.policy.ceiling, Peers::Any);
     assert_eq!(settings.policy.allow, ["10.1.0.0/16".parse().unwrap()]);
     assert_eq!(settings.policy.deny, ["198.51.100.0/24".parse().unwrap()]);
     assert_eq!(

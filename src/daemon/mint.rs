@@ -26,6 +26,12 @@ pub(crate) fn run(arguments: &Mint) -> anyhow::Result<String> {
              server without a configuration prints a credential of its own when it starts",
         ));
     };
+    if arguments.ttl > settings.auth.max_ttl {
+        let longest = humantime::format_duration(settings.auth.max_ttl);
+        return Err(usage(&format!(
+            "the server would refuse it: --ttl is longer than auth.max_ttl, {longest}"
+        )));
+    }
     let servers = ice_servers(&settings, &[], secret, &arguments.user, arguments.ttl)?;
     Ok(format!("{servers:#}"))
 }

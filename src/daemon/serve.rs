@@ -143,7 +143,7 @@ fn keys_and_refusals(settings: &Settings) -> anyhow::Result<(Keys, Refusals)> {
     let directory = settings.state.dir.as_deref();
     let mut keys = keys::load(directory)?;
     let ban_key = keys::key(directory, "ban.key")?;
-    let refusals = Refusals::open(directory, &ban_key, config::MAX_TTL)?;
+    let refusals = Refusals::open(directory, &ban_key, settings.auth.max_ttl)?;
     keys.revocations = refusals.revocations();
     keys.bans = refusals.bans();
     Ok((keys, refusals))

@@ -105,6 +105,7 @@ mod tests {
             id: AllocationId(1),
             relayed,
             subject: Subject::from_bytes([0; 16]),
+            call: None,
             same_call_only: false,
             client: FiveTuple {
                 client,

@@ -27,7 +27,7 @@ use crate::turn::ports::{NoPort, Parity, PortWish, Token};
 use crate::turn::quota::Admitted;
 use crate::turn::reached::Reached;
 use crate::turn::request::{Reject, Request};
-use crate::turn::route::{AllocationId, Current, Landing, RelayProtocol, Standing};
+use crate::turn::route::{AllocationId, CallTag, Current, Landing, RelayProtocol, Standing};
 use crate::turn::server_config::Bind;
 use crate::turn::stats::Meters;
 use crate::turn::{EndReason, Event};
@@ -42,6 +42,38 @@ const SOCKET_TRIES: usize = 8;
 struct Held {
     relayed: RelayedAddr,
     has_socket: bool,
+}
+
+impl Held {
+    /// What becomes of it in an allocation that `request` makes, under this policy.
+    fn relay(
+        self,
+        (request, protocol, policy): (&Request<'_>, RelayProtocol, &PeerPolicy),
+        standing: &Arc<Standing>,
+    ) -> Relay {
+        let call = standing.claims.as_ref().and_then(|claims| claims.call);
+        Relay::new(Landing {
+            id: standing.id,
+            relayed: self.relayed,
+            subject: request.auth.subject,
+            call: call.map(CallTag::from),
+            same_call_only: *policy == PeerPolicy::Call,
+            protocol,
+            has_socket: self.has_socket,
+            client: request.tuple,
+            standing: Arc::clone(standing),
+            permissions: SmallVec::new(),
+            channels: SmallVec::new(),
+            current: Current::default(),
+        })
+    }
+}
+
+/// For whom relayed addresses are opened.
+#[derive(Clone, Copy)]
+struct Opening<'a> {
+    id: AllocationId,
+    policy: &'a PeerPolicy,
 }
 
 /// What a success response promises, and what exists by then.
@@ -94,27 +126,19 @@ impl<E: Environment> Server<E> {
         });
         standing.meters.heard(now);
         // Counted last, so that a silent allocation makes way only for one that comes to be.
-        let promised = self.promise(request, &wanted, id)?;
+        let policy = self.policies.of(request.auth.claims.as_deref());
+        let opening = Opening {
+            id,
+            policy: &policy,
+        };
+        let promised = self.promise(request, &wanted, opening)?;
         if let Err(reject) = self.count(user, Arc::clone(&standing), now) {
             self.take_back(promised, now);
             return Err(reject);
         }
-        let policy = Arc::clone(&self.policy);
-        let landing = |held: &Held| {
-            Relay::new(Landing {
-                id,
-                relayed: held.relayed,
-                subject: user,
-                same_call_only: *policy == PeerPolicy::Call,
-                protocol: wanted.protocol,
-                has_socket: held.has_socket,
-                client: request.tuple,
-                standing: Arc::clone(&standing),
-                permissions: SmallVec::new(),
-                channels: SmallVec::new(),
-                current: Current::default(),
-            })
-        };
+        let making = (request, wanted.protocol, &*policy);
+        let relays = promised.relays.iter();
+        let relays = relays.map(|held| held.relay(making, &standing)).collect();
         self.open(
             Allocation {
                 id,
@@ -129,7 +153,7 @@ impl<E: Environment> Server<E> {
                     token: promised.token,
                     refused_family: promised.refused_family,
                 },
-                relays: promised.relays.iter().map(landing).collect(),
+                relays,
                 policy,
                 standing,
                 reached: Reached::default(),
@@ -175,7 +199,7 @@ impl<E: Environment> Server<E> {
         &mut self,
         request: &Request<'_>,
         wanted: &Wanted,
-        id: AllocationId,
+        opening: Opening<'_>,
     ) -> Result<Promised, Reject> {
         let now = request.clock.now;
         if let Some(token) = wanted.token {
@@ -183,13 +207,14 @@ impl<E: Environment> Server<E> {
                 .environment
                 .claim_port(token, request.auth.subject, now)
                 .ok_or(Reject::CAPACITY)?;
-            let relay = self.open_relay(relayed, wanted.protocol, id).map_err(|_| {
+            let opened = self.open_relay(relayed, wanted.protocol, opening);
+            let relay = opened.map_err(|_| {
                 self.environment.rest_port(relayed, now);
                 Reject::CAPACITY
             })?;
             return Ok(Promised::one(relay, None));
         }
-        let first = self.draw_relay(request, wanted, wanted.family, id);
+        let first = self.draw_relay(request, wanted, wanted.family, opening);
         if !wanted.additional {
             let (relay, token) = first?;
             return Ok(Promised::one(relay, token));
@@ -199,7 +224,7 @@ impl<E: Environment> Server<E> {
             parity: Parity::Any,
             ..*wanted
         };
-        let second = self.draw_relay(request, &any, AddressFamily::V6, id);
+        let second = self.draw_relay(request, &any, AddressFamily::V6, opening);
         match (first, second) {
             (Ok((v4, token)), Ok((v6, _))) => Ok(Promised {
                 relays: smallvec![v4, v6],
@@ -225,7 +250,7 @@ impl<E: Environment> Server<E> {
         request: &Request<'_>,
         wanted: &Wanted,
         family: AddressFamily,
-        id: AllocationId,
+        opening: Opening<'_>,
     ) -> Result<(Held, Option<Token>), Reject> {
         let now = request.clock.now;
         let wish = PortWish {
@@ -240,7 +265,7 @@ impl<E: Environment> Server<E> {
                     NoPort::Family => Reject::FAMILY_NOT_SUPPORTED,
                     NoPort::Exhausted => Reject::CAPACITY,
                 })?;
-            match self.open_relay(drawn.relayed, wanted.protocol, id) {
+            match self.open_relay(drawn.relayed, wanted.protocol, opening) {
                 Ok(relay) => return Ok((relay, drawn.token)),
                 Err(refused) => {
                     self.environment.rest_port(drawn.relayed, now);
@@ -265,15 +290,16 @@ impl<E: Environment> Server<E> {
         &mut self,
         relayed: RelayedAddr,
         protocol: RelayProtocol,
-        id: AllocationId,
+        opening: Opening<'_>,
     ) -> Result<Held, SocketRefused> {
+        let goes_outside = opening.policy.opens_at_allocate();
         let has_socket = match self.config.bind {
             Bind::Always => true,
-            Bind::Auto => self.config.policy.opens_at_allocate(),
+            Bind::Auto => goes_outside,
         };
         if has_socket {
-            open_socket(&mut self.environment, relayed, protocol, id)?;
-            if protocol == RelayProtocol::Udp && self.config.policy.opens_at_allocate() {
+            open_socket(&mut self.environment, relayed, protocol, opening.id)?;
+            if protocol == RelayProtocol::Udp && goes_outside {
                 self.environment.report_errors(relayed);
             }
         }
@@ -309,6 +335,7 @@ impl<E: Environment> Server<E> {
         let relayed: SmallVec<[RelayedAddr; 2]> =
             allocation.relays.iter().map(Relay::relayed).collect();
         let made_by = allocation.made_by;
+        let mapped = XorMappedAddress(allocation.mapped(request.tuple.client));
         let key = self.config.tickets.as_ref();
         let ticket = key.and_then(|key| allocation.ticket(key, self.worker));
         let lifetime = seconds_left(
@@ -330,26 +357,13 @@ impl<E: Environment> Server<E> {
                     reason: "",
                 })?;
             }
-            writer.push(&XorMappedAddress(request.tuple.client.expose()))?;
+            writer.push(&mapped)?;
             if let Some(ticket) = &ticket {
                 writer.push(&MobilityTicket(ticket))?;
             }
             Ok::<_, Full>(())
         };
         self.succeed(request, fill)
-    }
-
-    fn limits(&self, request: &Request<'_>) -> Limits {
-        let expiry = if self.config.strict {
-            Expiry::Strict
-        } else {
-            Expiry::Lenient
-        };
-        let session_end = request.clock.now.plus(self.config.session_max);
-        Limits {
-            session_end,
-            expiry,
-        }
     }
 }
 

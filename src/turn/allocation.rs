@@ -8,7 +8,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::proto::{AddressFamily, ChannelNumber, TransactionId};
-use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
+use crate::turn::address::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr};
 use crate::turn::auth::{Expected, KnownKey, Owner};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::Subject;
@@ -20,8 +20,8 @@ use crate::turn::ports::Token;
 use crate::turn::reached::Reached;
 use crate::turn::revocation::Issued;
 use crate::turn::route::{
-    AllocationId, ChannelBinding, Framing, Landing, Landings, MAX_NAMES, Name, NamedPort, PeerKind,
-    Permission, RelayProtocol, Route, Standing, framing,
+    AllocationId, ChannelBinding, Framing, InCall, Landing, Landings, MAX_NAMES, Name, NamedPort,
+    PeerKind, Permission, RelayProtocol, Route, Sender, Standing, framing,
 };
 use crate::turn::stats::{DropReason, Meters};
 
@@ -73,17 +73,14 @@ impl Relay {
         self.landing.protocol
     }
 
-    /// Whether a peer data connection from `sender`, a relayed address of `subject`, is taken.
+    /// Whether a peer data connection from `sender` is taken.
     pub(crate) fn admit<L: Landings>(
         &self,
-        sender: RelayedAddr,
-        subject: Subject,
+        sender: &Sender,
         now: Tick,
         landings: &L,
     ) -> Result<(), DropReason> {
-        self.landing
-            .admit(sender, subject, now, landings)
-            .map(|_| ())
+        self.landing.admit(sender, now, landings).map(|_| ())
     }
 
     /// The receiver's half if it is to be published anew, which the caller does.
@@ -225,10 +222,49 @@ impl Allocation {
         &self.standing.meters
     }
 
-    /// Whether it exchanges packets only within its call. Call ids are not minted yet, so that
-    /// under this policy it reaches nobody.
-    pub(crate) fn is_reachable_only_in_its_call(&self) -> bool {
-        matches!(*self.policy, PeerPolicy::Call)
+    /// Who it is to those that it sends to.
+    pub(crate) fn sender(&self, from: RelayedAddr) -> Sender {
+        let nobody = InCall {
+            call: None,
+            only: true,
+        };
+        Sender {
+            relayed: from,
+            subject: self.subject,
+            // Every relay of it says the same.
+            in_call: self.relays.first().map_or(nobody, |r| r.landing.in_call()),
+        }
+    }
+
+    /// Puts it under another policy, as its landings say from now on.
+    pub(crate) fn put_under(&mut self, policy: Arc<PeerPolicy>) {
+        let only = *policy == PeerPolicy::Call;
+        for relay in &mut self.relays {
+            if relay.landing.same_call_only != only {
+                relay.change().same_call_only = only;
+            }
+        }
+        self.policy = policy;
+    }
+
+    /// What its client, which asks from `client`, is told as its own address: RFC 8656 §7.3 has
+    /// its server-reflexive one. One that is masked is told its relayed one, of its own family if
+    /// it has that, so that it cannot tell others where it is.
+    pub(crate) fn mapped(&self, client: ClientAddr) -> SocketAddr {
+        let own = client.expose();
+        let is_masked = self.standing.claims.as_ref().is_some_and(|c| c.masked);
+        if !is_masked {
+            return own;
+        }
+        let mut relayed = self
+            .relays
+            .iter()
+            .map(|relay| relay.relayed().socket_addr());
+        let same_family = relayed.clone().find(|addr| addr.is_ipv4() == own.is_ipv4());
+        let unspecified = SocketAddr::from(([0; 4], 0));
+        same_family
+            .or_else(|| relayed.next())
+            .unwrap_or(unspecified)
     }
 
     /// Whether it is a TCP allocation (RFC 6062 §2).

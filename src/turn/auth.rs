@@ -14,6 +14,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -40,13 +41,16 @@ pub(crate) const OFFERED: &[PasswordAlgorithm<'static>] = &[
     },
 ];
 
-/// The username an allocation belongs to, as a digest: the name itself is not kept.
+/// The username an allocation belongs to, as half a digest: the name itself is not kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Owner([u8; 32]);
+pub(crate) struct Owner([u8; 16]);
 
 impl Owner {
     pub(crate) fn new(username: &str) -> Self {
-        Self(Sha256::digest(username.as_bytes()).into())
+        let digest = Sha256::digest(username.as_bytes());
+        let mut owner = [0; 16];
+        owner.copy_from_slice(&digest[..16]);
+        Self(owner)
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
@@ -268,12 +272,7 @@ pub(crate) fn authenticate(
     let mut fitting = None;
     for candidate in found.candidates.by_ref() {
         let password = candidate.password.as_str();
-        let key = match algorithm {
-            Algorithm::Sha256 => LongTermKey::sha256(username, &config.realm, password),
-            Algorithm::Md5 | Algorithm::Other(_) => {
-                LongTermKey::md5(username, &config.realm, password)
-            }
-        };
+        let key = derived(algorithm, username, &config.realm, password);
         // Every candidate is tried, so that time does not tell which one fits.
         if signed.fits(message, &key) && candidate.origin != Origin::Nobody && fitting.is_none() {
             fitting = Some((key, candidate.origin));
@@ -288,7 +287,8 @@ pub(crate) fn authenticate(
         call: found.claims.as_ref().and_then(|claims| claims.call),
         at: found.issued_by(config.max_ttl),
     });
-    let Some((key, origin)) = fitting.filter(|_| is_realm) else {
+    let is_for_us = is_realm && found.is_for(config.node.as_ref());
+    let Some((key, origin)) = fitting.filter(|_| is_for_us) else {
         return Err(refused(AuthFailure::Wrong));
     };
     if is_revoked {
@@ -317,10 +317,24 @@ impl Authenticated {
         })
     }
 
-    /// Whether the credential is past its expiry.
-    pub(crate) fn is_expired(&self, clock: Clock) -> bool {
-        self.expires
-            .is_some_and(|expires| credential::expired(expires, clock.unix))
+    /// Why the credential is not good at this time, where credentials last for `max_ttl` at most.
+    pub(crate) fn untimely(&self, clock: Clock, max_ttl: Duration) -> Option<AuthFailure> {
+        let expires = self.expires?;
+        if credential::expired(expires, clock.unix) {
+            Some(AuthFailure::Expired)
+        } else if credential::too_long(expires, clock.unix, max_ttl) {
+            Some(AuthFailure::TooLong)
+        } else {
+            None
+        }
+    }
+}
+
+/// RFC 8489 §18.5.1: the key of a password.
+fn derived(algorithm: Algorithm, username: &str, realm: &str, password: &str) -> LongTermKey {
+    match algorithm {
+        Algorithm::Sha256 => LongTermKey::sha256(username, realm, password),
+        Algorithm::Md5 | Algorithm::Other(_) => LongTermKey::md5(username, realm, password),
     }
 }
 

@@ -73,7 +73,12 @@ impl<E: Environment> Server<E> {
 
     /// A Binding request with a credential: as [`handle_binding`](Self::handle_binding), signed.
     pub(crate) fn answer_binding(&mut self, request: &Request<'_>) -> Result<(), Reject> {
-        let mapped = XorMappedAddress(request.tuple.client.expose());
+        let masked = request.auth.claims.as_ref().is_some_and(|c| c.masked);
+        // Whoever is not told where it is asks in vain before there is something else to tell it.
+        if masked && self.table.by_tuple(&request.tuple).is_none() {
+            return Err(Reject::FORBIDDEN);
+        }
+        let mapped = self.mapped(request.tuple);
         let behaviour = self.behaviour(request.tuple, &request.message)?;
         self.succeed(request, |writer| {
             writer.push(&mapped)?;
@@ -82,6 +87,15 @@ impl<E: Environment> Server<E> {
                 None => Ok(()),
             }
         })
+    }
+
+    /// What a client is told as its own address.
+    fn mapped(&self, tuple: FiveTuple) -> XorMappedAddress {
+        let allocation = self.table.by_tuple(&tuple);
+        XorMappedAddress(allocation.map_or_else(
+            || tuple.client.expose(),
+            |allocation| allocation.mapped(tuple.client),
+        ))
     }
 
     /// Answers with XOR-MAPPED-ADDRESS and nothing else: 32 bytes, 44 on IPv6. Only where NAT
@@ -95,6 +109,12 @@ impl<E: Environment> Server<E> {
         if !self.may_answer(tuple, clock) {
             return self.drop(DropReason::Unvalidated);
         }
+        // What is told there depends on the allocation, if there is one.
+        if self.table.by_tuple(&tuple).is_none()
+            && let Some(owner) = self.environment.other_owner(tuple)
+        {
+            return Handled::Elsewhere(owner);
+        }
         let served = self.served(tuple, &message);
         if Self::unknown(&message, served).next().is_some() {
             return self.write_error_where(&message, Reject::UNKNOWN_ATTRIBUTE, None, served);
@@ -104,9 +124,10 @@ impl<E: Environment> Server<E> {
             Err(reject) => return self.write_error(&message, reject, None),
         };
         let id = message.transaction_id();
+        let mapped = self.mapped(tuple);
         let written = (|| {
             let mut writer = Writer::new(&mut *self.answer, Class::Success, Method::BINDING, id)?;
-            writer.push(&XorMappedAddress(tuple.client.expose()))?;
+            writer.push(&mapped)?;
             if let Some(behaviour) = &behaviour {
                 behaviour.push(&mut writer)?;
             }

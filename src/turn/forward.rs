@@ -13,7 +13,7 @@ use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::turn::allocation::{Allocation, Named};
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
-use crate::turn::policy::Verdict;
+use crate::turn::policy::{Refusal, Verdict};
 use crate::turn::route::{AllocationId, Framing, Name, PeerKind, RelayProtocol, Route};
 use crate::turn::run::{Account, Key, Run, Way};
 use crate::turn::stats::{DropReason, Path, Volume};
@@ -142,9 +142,9 @@ impl<E: Environment> Server<E> {
         if relay.protocol() == RelayProtocol::Tcp {
             return Err(DropReason::NoRelay);
         }
-        let permission = allocation
-            .permission(peer.ip(), now)
-            .ok_or(DropReason::NoPermission)?;
+        let Some(permission) = allocation.permission(peer.ip(), now) else {
+            return Err(self.reason_for_none(allocation, peer));
+        };
         // A permission covers an IP; the port is judged packet by packet. On a relay IP that
         // `allow` opens, it decides between a relayed address and another program of that host.
         let kind = match (
@@ -164,6 +164,17 @@ impl<E: Environment> Server<E> {
             kind,
             until: permission.until.at().min(relay.until().at()),
         })
+    }
+
+    /// Why nothing goes to a peer without a permission. A party that is kept to its call has none
+    /// on other nodes because it gets none, which the operator is told.
+    fn reason_for_none(&self, allocation: &Allocation, peer: SocketAddr) -> DropReason {
+        match self.config.judge.peer(&allocation.policy, peer) {
+            Verdict::Refused(Refusal::OtherNode) => DropReason::PolicyRefused,
+            Verdict::Refused(_) | Verdict::OwnRelay | Verdict::FleetRelay | Verdict::Foreign => {
+                DropReason::NoPermission
+            }
+        }
     }
 
     /// Whether the run that goes on takes a packet with `key` too; a run that does not has ended.
@@ -244,11 +255,7 @@ impl<E: Environment> Server<E> {
         };
         let named = sender.name_by_sending(name, now, environment);
         let landing = sender.reached.at(place).ok_or(DropReason::NoLanding)?;
-        let admitted = if sender.is_reachable_only_in_its_call() {
-            Err(DropReason::OtherCall)
-        } else {
-            landing.admit(route.from, sender.subject, now, environment)
-        };
+        let admitted = landing.admit(&sender.sender(route.from), now, environment);
         let client = landing.client;
         if admitted.is_err() {
             landing.meters().drops.add_shared(1);
@@ -350,7 +357,7 @@ impl<E: Environment> Server<E> {
             return Err(DropReason::NoRelay);
         }
         let refused = if allocation.permission(peer.ip(), now).is_none() {
-            Some(DropReason::NoPermission)
+            Some(self.reason_for_none(allocation, peer))
         } else if !verdict.is_admitted() {
             Some(DropReason::PolicyRefused)
         } else if allocation.tuple.is_nowhere() {

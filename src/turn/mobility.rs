@@ -122,8 +122,10 @@ impl<E: Environment> Server<E> {
             self.counters.auth_failed(AuthFailure::OtherUser);
             return Err(Reject::WRONG_CREDENTIALS);
         }
-        if request.auth.is_expired(request.clock) && !allocation.outlives_its_credential() {
-            self.counters.auth_failed(AuthFailure::Expired);
+        if let Some(failure) = request.auth.untimely(request.clock, self.config.max_ttl)
+            && !allocation.outlives_its_credential()
+        {
+            self.counters.auth_failed(failure);
             return Err(Reject::UNAUTHENTICATED);
         }
         self.refuse_banned(request)?;

@@ -31,6 +31,7 @@ mod create_permission;
 pub mod credential;
 mod deadlines;
 mod ending;
+mod entitled;
 mod environment;
 mod forward;
 mod icmp;
@@ -87,6 +88,7 @@ pub use ticket::TicketKey;
 
 use allocation::Allocation;
 use credential::Voucher;
+use entitled::Policies;
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
 use run::{Aside, Run};
@@ -105,8 +107,7 @@ const ANSWER_LEN: usize = 2_048;
 #[derive(Debug)]
 pub struct Server<E: Environment> {
     config: Arc<ServerConfig>,
-    /// The configured policy, shared by the allocations made under it.
-    policy: Arc<PeerPolicy>,
+    policies: Policies,
     environment: E,
     worker: WorkerId,
     table: AllocationTable,
@@ -132,7 +133,7 @@ impl<E: Environment> Server<E> {
         seed: [u8; 32],
     ) -> Self {
         Self {
-            policy: Arc::new(config.policy.clone()),
+            policies: Policies::new(&config),
             config,
             environment,
             worker,
@@ -247,14 +248,12 @@ impl<E: Environment> Server<E> {
         }
     }
 
-    /// The rules changed. Permissions and channels that the new ones do not admit end at once, and
-    /// so do allocations whose secret or static user is gone; relayed addresses and policies of the
-    /// others stay what they are.
+    /// The rules changed. What a living allocation may do is found anew from its claims; permissions
+    /// and channels that are not admitted now end at once, and so do allocations whose secret or
+    /// static user is gone; relayed addresses stay what they are.
     pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
         self.settle();
-        if *self.policy != config.policy {
-            self.policy = Arc::new(config.policy.clone());
-        }
+        self.policies = Policies::new(&config);
         self.config = config;
         let vouchers: HashSet<Voucher> = self.config.credentials.vouchers().collect();
         for tuple in self.table.tuples() {
@@ -262,6 +261,9 @@ impl<E: Environment> Server<E> {
                 if !vouchers.contains(&allocation.known.voucher()) {
                     allocation.end_soon(EndReason::Revoked);
                 }
+                let claims = allocation.standing.claims.as_deref();
+                let policy = self.policies.of(claims);
+                allocation.put_under(policy);
                 allocation.judge_anew(&self.config.judge);
             }
             self.publish(&tuple, now);

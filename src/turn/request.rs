@@ -182,8 +182,10 @@ impl<E: Environment> Server<E> {
             }
             allocation.meters().heard(request.clock.now);
         }
-        if request.auth.is_expired(request.clock) && !self.outlives_its_credential(request) {
-            self.counters.auth_failed(AuthFailure::Expired);
+        if let Some(failure) = request.auth.untimely(request.clock, self.config.max_ttl)
+            && !self.outlives_its_credential(request)
+        {
+            self.counters.auth_failed(failure);
             return Err(Reject::UNAUTHENTICATED);
         }
         let served = self.served(request.tuple, &request.message);
@@ -290,6 +292,7 @@ impl<E: Environment> Server<E> {
             | AuthFailure::Wrong
             | AuthFailure::Revoked
             | AuthFailure::Expired
+            | AuthFailure::TooLong
             | AuthFailure::OtherUser => {
                 self.send_challenge(tuple, message, Reject::UNAUTHENTICATED, clock)
             }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,7 +16,7 @@ use smallvec::SmallVec;
 use crate::proto::ChannelNumber;
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, WorkerId};
 use crate::turn::clock::{Deadline, Tick};
-use crate::turn::credential::{Claims, Subject};
+use crate::turn::credential::{CallId, Claims, Subject};
 use crate::turn::stats::{DropReason, Meters};
 
 /// An allocation's opaque name in logs and events; drawn at random, tells nothing.
@@ -56,6 +57,47 @@ pub struct Route {
     pub kind: PeerKind,
     /// The earliest of allocation, credential, and channel or permission.
     pub until: Tick,
+}
+
+/// What a landing keeps of a call id: enough to tell calls apart, read for every packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallTag(NonZeroU64);
+
+impl From<CallId> for CallTag {
+    fn from(call: CallId) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = call.to_bytes();
+        let tag = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        Self(NonZeroU64::new(tag).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+/// Of which call an allocation is, and whether it exchanges packets within that one alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InCall {
+    /// The call that its credential names.
+    pub call: Option<CallTag>,
+    /// Whether its policy is `call`.
+    pub only: bool,
+}
+
+impl InCall {
+    /// Whether two allocations may exchange packets as far as their calls go: where either keeps to
+    /// its call, both must be of the same. Who is of no call is of nobody's.
+    #[must_use]
+    pub fn meets(self, other: Self) -> bool {
+        !(self.only || other.only) || (self.call.is_some() && self.call == other.call)
+    }
+}
+
+/// The allocation that a packet or a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// Its relayed transport address.
+    pub relayed: RelayedAddr,
+    /// Whose it is.
+    pub subject: Subject,
+    /// Of which call it is.
+    pub in_call: InCall,
 }
 
 /// A relayed address that an allocation has named, the second gate behind a permission.
@@ -112,19 +154,15 @@ impl fmt::Debug for Permission {
 }
 
 impl Permission {
-    /// Whether `sender`, a live relayed address of `subject`, was named, or is another one of a
-    /// user who was.
-    fn admits<L: Landings>(
-        &self,
-        sender: RelayedAddr,
-        subject: Subject,
-        now: Tick,
-        landings: &L,
-    ) -> bool {
+    /// Whether `sender`, who is live, was named, or has another relayed address of a user who was.
+    fn admits<L: Landings>(&self, sender: &Sender, now: Tick, landings: &L) -> bool {
+        let Sender {
+            relayed, subject, ..
+        } = *sender;
         self.names.iter().any(|name| match name.subject {
             // The port may have passed to somebody else since it was named.
             Some(named) => named == subject,
-            None if name.port == sender.port() => true,
+            None if name.port == relayed.port() => true,
             None => live_subject(landings, self.relayed(name.port), now) == Some(subject),
         })
     }
@@ -198,7 +236,9 @@ pub struct Landing {
     pub relayed: RelayedAddr,
     /// Whose allocation it is.
     pub subject: Subject,
-    /// Whether only the same call may reach it. Call ids are not minted yet, so it matches nobody.
+    /// Of which call it is.
+    pub call: Option<CallTag>,
+    /// Whether only that call may reach it.
     pub same_call_only: bool,
     /// How peers are spoken to.
     pub protocol: RelayProtocol,
@@ -260,15 +300,22 @@ impl Landing {
         &self.standing.meters
     }
 
-    /// Whether this allocation takes packets from `sender`, a relayed address of `subject`, at
-    /// `now`, and in which framing.
+    /// Of which call it is, and whether it keeps to that.
+    #[must_use]
+    pub const fn in_call(&self) -> InCall {
+        InCall {
+            call: self.call,
+            only: self.same_call_only,
+        }
+    }
+
+    /// Whether this allocation takes packets from `sender` at `now`, and in which framing.
     ///
     /// # Errors
     /// The reason to count when it does not.
     pub fn admit<L: Landings>(
         &self,
-        sender: RelayedAddr,
-        subject: Subject,
+        sender: &Sender,
         now: Tick,
         landings: &L,
     ) -> Result<Framing, DropReason> {
@@ -278,19 +325,19 @@ impl Landing {
         if self.client.is_nowhere() {
             return Err(DropReason::Away);
         }
-        if self.same_call_only {
+        if !self.in_call().meets(sender.in_call) {
             return Err(DropReason::OtherCall);
         }
         // RFC 8656 §9: only addresses are compared, port numbers are not.
         let permission = self
             .permissions
             .iter()
-            .find(|permission| permission.ip == sender.ip() && permission.until.holds(now))
+            .find(|permission| permission.ip == sender.relayed.ip() && permission.until.holds(now))
             .ok_or(DropReason::NotPermitted)?;
-        if !permission.admits(sender, subject, now, landings) {
+        if !permission.admits(sender, now, landings) {
             return Err(DropReason::NotNamed);
         }
-        Ok(framing(&self.channels, sender.socket_addr(), now))
+        Ok(framing(&self.channels, sender.relayed.socket_addr(), now))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::proto::ChannelRange;
 use crate::turn::ban::Bans;
 use crate::turn::behaviour::NatDiscovery;
 use crate::turn::binding::BindingRules;
-use crate::turn::credential::Credentials;
+use crate::turn::credential::{Credentials, Label};
 use crate::turn::nonce::NonceKey;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::redirect::Alternate;
@@ -36,6 +36,12 @@ pub struct ServerConfig {
     pub nonce_key: NonceKey,
     /// The policy of an allocation whose credential carries none.
     pub policy: PeerPolicy,
+    /// The widest policy there may be: what a credential claims is narrowed to it.
+    pub ceiling: PeerPolicy,
+    /// The name of this node, for credentials that are good on one alone.
+    pub node: Option<Label>,
+    /// The longest that a credential may last, from when it is used.
+    pub max_ttl: Duration,
     /// Judges peers.
     pub judge: PeerJudge,
     /// When relay sockets are opened.
@@ -61,8 +67,6 @@ pub struct ServerConfig {
     pub nat_discovery: NatDiscovery,
     /// Whether TCP is relayed (RFC 6062), under the same policy.
     pub tcp_relay: bool,
-    /// The longest that a credential is good.
-    pub max_ttl: Duration,
     /// What the platform has taken back; the same one under all rules.
     pub revocations: Revocations,
     /// Who may not allocate; the same one under all rules.

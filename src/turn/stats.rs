@@ -152,6 +152,8 @@ labels! {
         Expired => "expired",
         /// A credential that was taken back, or whose user or call was.
         Revoked => "revoked",
+        /// A credential that lasts for longer than any may.
+        TooLong => "too_long",
         /// A nonce that aged out or belongs to another source.
         StaleNonce => "stale_nonce",
         /// A good credential that does not own this 5-tuple's allocation.

@@ -37,9 +37,14 @@ fn an_unknown_key_is_named_with_those_that_are_known() {
 }
 
 #[test]
-fn a_policy_that_is_not_built_yet_is_refused() {
-    let config = format!("{AUTH}[policy]\npeers = \"call\"");
-    refuses(&config, &["policy.peers = \"call\"", "use \"relay\""]);
+fn a_policy_wider_than_its_ceiling_is_refused() {
+    let config = format!("{AUTH}[policy]\nceiling = \"call\"");
+    let words = [
+        "policy.ceiling = \"call\"",
+        "policy.peers is wider",
+        "leave it out",
+    ];
+    refuses(&config, &words);
 }
 
 /// T6

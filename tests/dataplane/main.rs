@@ -14,6 +14,7 @@ mod loopback;
 mod behaviour;
 mod binding;
 mod bursts;
+mod calls;
 mod deadlines;
 mod descriptors;
 mod errors;

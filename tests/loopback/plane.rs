@@ -4,14 +4,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use taciturn::dataplane::tls::{KeyFiles, TlsKeys};
 use taciturn::dataplane::{Config, Dataplane, Handle, Record, RelayAddress};
 use taciturn::proto::{AddressFamily, ChannelRange};
 use taciturn::turn::ban::Bans;
-use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, mint};
+use taciturn::turn::credential::{
+    Claims, Credentials, Label, SealingKeys, Secret, SecretsRing, StaticUsers, mint,
+};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::revocation::Revocations;
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
@@ -31,11 +33,16 @@ pub(crate) const V6: AddressFamily = AddressFamily::V6;
 /// Above the ports that the kernel gives to sockets without one, so that no client has one.
 pub(crate) const PORTS: RangeInclusive<u16> = 61_000..=65_535;
 const SECRET: &str = "not a secret outside of this test";
+const REALM: &str = "loopback.test";
 
 /// What a plane is made of; change a field, then call [`Setup::start`].
 pub(crate) struct Setup {
     pub(crate) workers: usize,
     pub(crate) policy: PeerPolicy,
+    /// What credentials may claim.
+    pub(crate) ceiling: PeerPolicy,
+    /// The name of this node.
+    pub(crate) node: Option<&'static str>,
     pub(crate) bind: Bind,
     pub(crate) v4: RelayAddress,
     pub(crate) v6: RelayAddress,
@@ -69,6 +76,8 @@ impl Setup {
         Self {
             workers,
             policy: PeerPolicy::Relay,
+            ceiling: PeerPolicy::Any,
+            node: None,
             bind: Bind::Auto,
             v4: same(loopback_of_its_own().into()),
             v6: same(Ipv6Addr::LOCALHOST.into()),
@@ -160,7 +169,6 @@ impl Setup {
     }
 
     fn server(&self, relays: &[RelayAddress]) -> Arc<ServerConfig> {
-        let ring = SecretsRing::new(vec![Secret::new("test", SECRET)]);
         let judge = PeerJudge::new(PeerRules {
             relay: RelayRange {
                 addresses: relays.iter().map(|relay| relay.advertised).collect(),
@@ -173,11 +181,14 @@ impl Setup {
             deny: Vec::new(),
         });
         Arc::new(ServerConfig {
-            realm: "loopback.test".to_owned(),
+            realm: REALM.to_owned(),
             channels: ChannelRange::Rfc8656,
-            credentials: Credentials::new(ring, StaticUsers::default(), [7; 32]),
+            credentials: credentials(),
             nonce_key: NonceKey::new([9; 32]),
             policy: self.policy.clone(),
+            ceiling: self.ceiling.clone(),
+            node: self.node.and_then(Label::new),
+            max_ttl: Duration::from_secs(172_800),
             judge,
             bind: self.bind,
             allocation_lifetime: Duration::from_secs(3_600),
@@ -196,7 +207,6 @@ impl Setup {
                 NatDiscovery::default()
             },
             tcp_relay: self.tcp_relay,
-            max_ttl: Duration::from_secs(48 * 3_600),
             revocations: self.revocations.clone(),
             bans: self.bans.clone(),
         })
@@ -225,6 +235,11 @@ impl Plane {
         self.users += 1;
         let user = format!("user-{}", self.users);
         Client::new(self.listener(family), credential(&user, unix() + 3_600))
+    }
+
+    /// A client over IPv4 whose sealed username says `claims`.
+    pub(crate) fn sealed(&self, claims: &Claims) -> Client {
+        Client::new(self.listener(V4), sealed(claims))
     }
 
     /// Where clients of this transport reach it.
@@ -361,6 +376,36 @@ impl Drop for Plane {
 /// A credential that every plane takes until `expires`.
 pub(crate) fn credential(user: &str, expires: u64) -> Credential {
     let minted = mint(&Secret::new("test", SECRET), user, expires).unwrap();
+    Credential {
+        username: minted.username,
+        password: minted.password.as_str().to_owned(),
+    }
+}
+
+/// What every plane knows its users by.
+pub(crate) fn credentials() -> Credentials {
+    let ring = SecretsRing::new(vec![Secret::new("test", SECRET)]);
+    let keys = SealingKeys::new(&[Zeroizing::new([4; 32])]);
+    Credentials::new(ring, StaticUsers::default(), [7; 32]).with_sealing(keys, REALM)
+}
+
+/// What is sealed for `user` in `call`, and nothing else.
+pub(crate) fn claims(user: &str, call: &str) -> Claims {
+    let credentials = credentials();
+    Claims {
+        call: credentials.call(call),
+        ..Claims::new(credentials.subject(user), unix())
+    }
+}
+
+/// A credential for an hour that every plane takes, if it is not pinned to another.
+pub(crate) fn sealed(claims: &Claims) -> Credential {
+    static MINTED: AtomicU64 = AtomicU64::new(0);
+    let number = MINTED.fetch_add(1, Ordering::Relaxed);
+    let nonce = u128::from(number).to_be_bytes();
+    let minted = credentials()
+        .mint_sealed(claims, unix() + 3_600, nonce)
+        .unwrap();
     Credential {
         username: minted.username,
         password: minted.password.as_str().to_owned(),

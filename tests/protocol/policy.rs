@@ -156,9 +156,9 @@ fn a_hairpin_never_comes_by_the_kernel() {
     }
 }
 
-/// Call ids are not minted yet, so nobody is of the same call.
+/// REST usernames say nothing of a call, so nobody is of the same.
 #[test]
-fn under_the_call_policy_nobody_matches() {
+fn under_the_call_policy_who_names_no_call_reaches_nobody() {
     let setup = Setup {
         policy: PeerPolicy::Call,
         ..Setup::default()

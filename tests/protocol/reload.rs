@@ -38,15 +38,29 @@ fn packets_to_and_from_newly_denied_peers_stop() {
 
 /// T8
 #[test]
-fn a_living_allocation_keeps_the_policy_it_was_made_under() {
+fn a_living_allocation_comes_under_the_policy_there_is_now() {
     let mut call = Call::permitted(Setup::any());
     let peer = at("1.1.1.1:5000");
-    call.world.reconfigure(&Setup::default());
-    let mut carol = call.world.client("carol", CAROL);
-    carol.allocate(&mut call.world);
-    assert_eq!(carol.permit(&mut call.world, &[peer]), 403);
     assert_eq!(call.alice.permit(&mut call.world, &[peer]), SUCCESS);
-    call.alice.send_to(&mut call.world, peer, b"x").outside();
+    assert_eq!(call.alice.bind(&mut call.world, 0x4000, peer), SUCCESS);
+    call.world.reconfigure(&Setup::default());
+    assert_eq!(call.alice.permit(&mut call.world, &[peer]), 403);
+    let sent = call.alice.send_to(&mut call.world, peer, b"x").dropped();
+    assert_eq!(sent, Some(DropReason::NoPermission));
+    let sent = call.alice.channel_data(&mut call.world, 0x4000, b"x");
+    assert_eq!(sent.dropped(), Some(DropReason::NoChannel));
+    let inbound = call.world.receive_from_peer(call.a, "1.1.1.1:5000", b"x");
+    assert_eq!(inbound.dropped(), Some(DropReason::NoPermission));
+    call.alice_says(b"x").at(&call.bob);
+
+    // And back: what was made closed opens a socket when it needs one.
+    let mut carol = call.world.client("carol", CAROL);
+    let carols = carol.allocate(&mut call.world);
+    assert!(!call.world.has_socket(carols));
+    call.world.reconfigure(&Setup::any());
+    assert_eq!(carol.permit(&mut call.world, &[peer]), SUCCESS);
+    assert!(call.world.has_socket(carols));
+    carol.send_to(&mut call.world, peer, b"x").outside();
 }
 
 /// T25

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use taciturn::proto::{ChannelRange, ConnectionId, DATA_INDICATION_HEADROOM, Icmp};
 use taciturn::turn::ban::Bans;
-use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, Subject, mint};
+use taciturn::turn::credential::{
+    Claims, Credentials, Label, SealingKeys, Secret, SecretsRing, StaticUsers, Subject, mint,
+};
 use taciturn::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::revocation::Revocations;
 use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
@@ -64,6 +66,11 @@ pub struct Setup {
     pub users: Vec<(&'static str, &'static str)>,
     pub channels: ChannelRange,
     pub policy: PeerPolicy,
+    /// None is the policy itself.
+    pub ceiling: Option<PeerPolicy>,
+    /// The name of this node.
+    pub node: Option<&'static str>,
+    pub max_ttl: u64,
     pub bind: Bind,
     pub relays: Vec<IpAddr>,
     /// The address behind 1:1 NAT that the first relay's sockets are bound to.
@@ -99,6 +106,9 @@ impl Default for Setup {
             users: vec![STATIC_USER],
             channels: ChannelRange::Rfc8656,
             policy: PeerPolicy::Relay,
+            ceiling: None,
+            node: None,
+            max_ttl: 172_800,
             bind: Bind::Auto,
             relays: [RELAY_V4, RELAY_V6].map(ip).to_vec(),
             inner: None,
@@ -178,9 +188,14 @@ impl Setup {
         Arc::new(ServerConfig {
             realm: self.realm.clone(),
             channels: self.channels,
-            credentials: Credentials::new(ring, users, [7; 32]).with_userhashes(&self.realm),
+            credentials: Credentials::new(ring, users, [7; 32])
+                .with_userhashes(&self.realm)
+                .with_sealing(SealingKeys::new(&[Zeroizing::new([4; 32])]), &self.realm),
             nonce_key: NonceKey::new([9; 32]),
             policy: self.policy.clone(),
+            ceiling: self.ceiling.clone().unwrap_or_else(|| self.policy.clone()),
+            node: self.node.and_then(Label::new),
+            max_ttl: Duration::from_secs(self.max_ttl),
             judge,
             bind: self.bind,
             allocation_lifetime: Duration::from_secs(self.allocation_lifetime),
@@ -202,7 +217,6 @@ impl Setup {
                 &LISTENERS.map(at),
             ),
             tcp_relay: self.tcp_relay,
-            max_ttl: Duration::from_secs(48 * 3_600),
             revocations: self.revocations.clone(),
             bans: self.bans.clone(),
         })
@@ -336,6 +350,35 @@ impl World {
     pub fn client_until(&self, user: &str, addr: &str, expires: u64) -> Client {
         let ring = self.config.credentials.ring();
         let minted = mint(ring.get(0).unwrap(), user, expires).unwrap();
+        Client::new(at(addr), &minted.username, &minted.password)
+    }
+
+    /// What is sealed for `user`, with nothing else in it.
+    pub fn claims(&self, user: &str) -> Claims {
+        Claims::new(self.subject(user), self.clock.unix)
+    }
+
+    /// The same, for that call.
+    pub fn claims_in(&self, user: &str, call: &str) -> Claims {
+        Claims {
+            call: self.config.credentials.call(call),
+            ..self.claims(user)
+        }
+    }
+
+    /// A client at `addr` whose sealed username says `claims`.
+    pub fn sealed(&self, claims: &Claims, addr: &str) -> Client {
+        self.sealed_until(claims, addr, self.clock.unix + CREDENTIAL_LIFE)
+    }
+
+    /// The same, until `expires`.
+    pub fn sealed_until(&self, claims: &Claims, addr: &str, expires: u64) -> Client {
+        let mut nonce = [0; 16];
+        for (n, byte) in addr.bytes().enumerate() {
+            nonce[n % 16] ^= byte;
+        }
+        let credentials = &self.config.credentials;
+        let minted = credentials.mint_sealed(claims, expires, nonce).unwrap();
         Client::new(at(addr), &minted.username, &minted.password)
     }
 

@@ -105,8 +105,11 @@ fn page(lines: &[Line], obstacles: &[String], warnings: &[String], style: Style)
 /// Whether relayed addresses get sockets of their own, rather than the hairpin alone.
 fn opens_relay_sockets(settings: &config::Settings) -> bool {
     settings.relay.bind == config::RelayBind::Always
-        || settings.policy.peers != config::Peers::Relay
-        || !settings.policy.fleet.is_empty()
+        || matches!(
+            settings.policy.ceiling,
+            config::Peers::Any | config::Peers::Networks(_)
+        )
+        || (!settings.policy.fleet.is_empty() && settings.policy.ceiling == config::Peers::Relay)
 }
 
 /// How many relayed transport addresses there are.

@@ -129,6 +129,11 @@ fn ports(settings: &Settings, relays: &[RelayAddress]) -> String {
 /// Whom the server relays for, in one sentence without its end.
 pub(crate) fn policy(policy: &Policy) -> String {
     let mut text = match &policy.peers {
+        Peers::Call => {
+            "closed: an allocation exchanges packets with relayed addresses of the same \
+                        call on this server alone"
+                .to_owned()
+        }
         Peers::Relay if policy.fleet.is_empty() => {
             "closed: an allocation exchanges packets with relayed addresses of this server alone"
                 .to_owned()
@@ -142,6 +147,16 @@ pub(crate) fn policy(policy: &Policy) -> String {
             list(networks)
         ),
     };
+    if policy.ceiling != policy.peers {
+        text.push_str("; a credential may claim ");
+        text.push_str(&match &policy.ceiling {
+            Peers::Call | Peers::Relay => {
+                "relayed addresses of this server and its fleet".to_owned()
+            }
+            Peers::Any => "every public address".to_owned(),
+            Peers::Networks(networks) => format!("{} too", list(networks)),
+        });
+    }
     if !policy.fleet.is_empty() {
         let nodes: Vec<IpAddr> = policy.fleet.iter().map(|node| node.addr).collect();
         text.push_str(&format!("; the fleet is {}", list(&nodes)));
@@ -367,6 +382,14 @@ mod tests {
                 "closed: an allocation exchanges packets with relayed",
             ),
             (vec![("TACITURN_POLICY__PEERS", "any")], "open: "),
+            (
+                vec![("TACITURN_POLICY__PEERS", "call")],
+                "of the same call on this server alone",
+            ),
+            (
+                vec![("TACITURN_POLICY__CEILING", "192.0.2.0/24, 2001:db8::/32")],
+                "a credential may claim 192.0.2.0/24, 2001:db8::/32 too",
+            ),
             (
                 vec![("TACITURN_POLICY__PEERS", "192.0.2.0/24")],
                 "and with 192.0.2.0/24",

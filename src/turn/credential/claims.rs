@@ -271,7 +271,7 @@ impl Encoder {
         let (kind, networks): (u8, &[IpNet]) = match policy {
             PeerPolicy::Call => (0, &[]),
             PeerPolicy::Relay => (1, &[]),
-            PeerPolicy::Networks(networks) => (2, networks),
+            PeerPolicy::Networks(networks) | PeerPolicy::AnyOf(networks) => (2, networks),
             PeerPolicy::Any => (3, &[]),
         };
         if networks.len() > CLAIMED_NETWORKS || (kind == 2 && networks.is_empty()) {
@@ -280,7 +280,7 @@ impl Encoder {
         self.put(5, &[kind]);
         for network in networks {
             let mut value = vec![network.prefix_len()];
-            match network.addr() {
+            match network.trunc().addr() {
                 IpAddr::V4(ip) => value.extend(ip.octets()),
                 IpAddr::V6(ip) => value.extend(ip.octets()),
             }
@@ -371,6 +371,17 @@ mod tests {
             let bytes = [&minimal[..], more].concat();
             assert_eq!(Claims::decode(&bytes), None, "{more:?}");
         }
+    }
+
+    /// What is sealed must be what is taken.
+    #[test]
+    fn bits_of_a_host_are_no_part_of_a_claimed_network() {
+        let list = |text: &str| Claims {
+            policy: Some(PeerPolicy::Networks(vec![text.parse().unwrap()])),
+            ..full()
+        };
+        let bytes = list("192.0.2.77/24").encode().unwrap();
+        assert_eq!(Claims::decode(&bytes), Some(list("192.0.2.0/24")));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! say more of their holder than a name. [`Credentials::find`] is the only reader of names.
 
 mod claims;
+mod nodes;
 mod rest;
 mod sealed;
 mod secret;
@@ -25,8 +26,10 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use claims::{CLAIMED_NETWORKS, CallId, ClaimedLimits, Claims, LABEL_MAX, Label};
+pub use nodes::choose;
 pub use rest::{
     EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint, parse_rest,
+    too_long,
 };
 pub use sealed::SealingKeys;
 pub use secret::{Secret, SecretsRing, Voucher};
@@ -212,7 +215,8 @@ impl Credentials {
             .sealing
             .unseal(username, &self.realm)
             .filter(|_| sendable && password.is_none());
-        let user = rest.as_ref().map_or(username, |rest| rest.user);
+        // Asked of every name, so that one whose seal holds takes no less than one whose does not.
+        let subject = self.subject(rest.as_ref().map_or(username, |rest| rest.user));
         let (expires, claims) = match sealed {
             Some((expires, claims)) => (Some(expires), Some(Arc::new(claims))),
             None => (rest.as_ref().map(|rest| rest.expires), None),
@@ -222,7 +226,7 @@ impl Credentials {
             subject: match (password, &claims) {
                 (Some(_), _) => self.subject_key.static_user(username),
                 (None, Some(claims)) => claims.subject,
-                (None, None) => self.subject(user),
+                (None, None) => subject,
             },
             candidates: Candidates {
                 credentials: self,
@@ -316,6 +320,14 @@ impl Found<'_> {
             Some(claims) => Some(claims.issued),
             None => Some(self.expires?.saturating_sub(max_ttl.as_secs())),
         }
+    }
+
+    /// Whether it is good on the node of that name; pinned to one, it is good on no other.
+    #[must_use]
+    pub fn is_for(&self, node: Option<&Label>) -> bool {
+        let claims = self.claims.as_ref();
+        let audience = claims.and_then(|claims| claims.audience.as_ref());
+        audience.is_none_or(|audience| node == Some(audience))
     }
 }
 

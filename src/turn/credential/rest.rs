@@ -2,6 +2,7 @@
 //! (draft-uberti-behave-turn-rest-00; bit for bit what coturn takes).
 
 use std::fmt;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -20,6 +21,13 @@ const SEALED: char = '~';
 #[must_use]
 pub const fn expired(expires: u64, unix_now: u64) -> bool {
     unix_now.saturating_sub(expires) >= EXPIRY_LEEWAY
+}
+
+/// Whether a credential that ends at `expires` was minted for longer than `max_ttl`, or will have
+/// been: at `unix_now` more than that is left of it.
+#[must_use]
+pub const fn too_long(expires: u64, unix_now: u64, max_ttl: Duration) -> bool {
+    expires.saturating_sub(unix_now) > max_ttl.as_secs().saturating_add(EXPIRY_LEEWAY)
 }
 
 /// A username taken apart. Nothing is verified.

@@ -119,9 +119,12 @@ impl SealingKeys {
         let sealed = URL_SAFE_NO_PAD.decode(rest.strip_prefix(MARK)?).ok()?;
         let (id, rest) = sealed.split_first_chunk::<KEY_ID>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE>()?;
-        let key = self.0.iter().find(|key| key.id == *id)?;
+        let named = self.0.iter().find(|key| key.id == *id);
+        // What no key of ours sealed costs as much as what was altered since.
+        let key = named.or_else(|| self.0.first())?;
         let headers = [expiry.as_bytes(), realm.as_bytes(), nonce];
         let claims = Zeroizing::new(cipher(key).decrypt(headers, sealed).ok()?);
+        named?;
         // Sealed with the rest: it is spelled as it was minted.
         Some((expiry.parse().ok()?, Claims::decode(&claims)?))
     }

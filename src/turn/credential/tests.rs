@@ -1,5 +1,11 @@
 use super::*;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
+
+use crate::turn::policy::PeerPolicy;
 
 /// Computed with `openssl dgst -sha1 -hmac north -binary | base64`, as coturn's users do.
 #[test]
@@ -370,4 +376,86 @@ fn ring(secrets: &[&str]) -> SecretsRing {
         .iter()
         .map(|value| Secret::new(*value, value))
         .collect()
+}
+
+/// The test vectors of docs/sealed-usernames.md, which were made by another implementation of
+/// AES-SIV, and what the code makes of the same claims.
+#[test]
+fn sealed_usernames_are_those_of_the_documented_vectors() {
+    let mut key = [0; 32];
+    for (byte, n) in key.iter_mut().zip(0..) {
+        *byte = n;
+    }
+    let realm = "calls.example";
+    let keys = SealingKeys::new(&[Zeroizing::new(key)]);
+    let ring = SecretsRing::new(vec![Secret::new("north", "north")]);
+    let credentials =
+        Credentials::new(ring, StaticUsers::default(), [0x5a; 32]).with_sealing(keys, realm);
+    let document = include_str!("../../../docs/sealed-usernames.md");
+    let party = Claims {
+        call: credentials.call("call-4711"),
+        policy: Some(PeerPolicy::Call),
+        masked: true,
+        audience: Label::new("fra-1"),
+        ..Claims::new(credentials.subject("alice"), 1_800_000_000)
+    };
+    let full = Claims {
+        tenant: Label::new("north.example"),
+        policy: Some(PeerPolicy::Networks(
+            ["192.0.2.0/24", "2001:db8::/32"]
+                .map(|net| net.parse().unwrap())
+                .to_vec(),
+        )),
+        limits: ClaimedLimits {
+            allocations: Some(4),
+            bits: Some(2_000_000),
+            packets: Some(500),
+        },
+        session_max: Some(Duration::from_secs(7_200)),
+        strict: true,
+        ..party.clone()
+    };
+    let bare = Claims::new(credentials.subject("alice"), 1_800_000_000);
+    let blocks: Vec<&str> = document
+        .split("```text\n")
+        .filter(|block| block.starts_with("expiry "))
+        .collect();
+    assert_eq!(blocks.len(), 3);
+    for (block, claims) in blocks.into_iter().zip([bare, party, full]) {
+        let value = |name: &str| {
+            let line = block.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().trim()
+        };
+        let expiry = value("expiry").parse().unwrap();
+        let nonce = u128::from_str_radix(value("nonce"), 16)
+            .unwrap()
+            .to_be_bytes();
+        let encoded: String = claims
+            .encode()
+            .unwrap()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(encoded, value("claims"));
+        let minted = credentials.mint_sealed(&claims, expiry, nonce).unwrap();
+        assert_eq!(minted.username, value("username"));
+        assert_eq!(*minted.password, value("password"));
+        let found = credentials.find(value("username"));
+        assert_eq!(found.expires, Some(expiry));
+        assert_eq!(found.claims.as_deref(), Some(&claims));
+        assert!(
+            found
+                .candidates
+                .map(|c| c.password)
+                .any(|p| *p == value("password"))
+        );
+    }
+    let name = credentials.mint_sealed(&Claims::new(credentials.subject("alice"), 0), 0, [0; 16]);
+    let name = name.unwrap().username;
+    let sealed = URL_SAFE_NO_PAD.decode(&name["0:~1.".len()..]).unwrap();
+    let id: String = sealed[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(document.contains(&format!("its key id `{id}`")), "{id}");
 }

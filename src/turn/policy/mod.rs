@@ -2,11 +2,13 @@
 //!
 //! Owns the peer policies, the order in which rules are asked, and the reasons for a refusal.
 //! It holds no permission, no channel and no call id: whether two allocations are of one call, and whether
-//! a relay port lives, is asked of the landings after [`Verdict::OwnRelay`].
+//! a relay port lives, is asked of the landings after [`Verdict::OwnRelay`]. How a policy that was claimed
+//! comes together with a configured one is in `narrow`.
 //! What a permission judges is in RFC 8656 §9 and §10, what a channel judges in §12.
 
 mod embedded;
 mod fleet;
+mod narrow;
 pub mod registry;
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,15 @@ pub enum PeerPolicy {
     /// Relayed addresses of this server or of the fleet, nobody else.
     #[default]
     Relay,
-    /// As `Relay`, and both allocations carry the same call id; the landings know call ids.
+    /// Relayed addresses of this server alone, and of them those whose allocation carries the same call id; the
+    /// landings know call ids. The fleet is shut, since who is of which call there is not known here.
     Call,
     /// These networks besides relays. Listing one opens it even where the registry would refuse, but neither this
     /// machine's own addresses nor loopback.
     Networks(Vec<IpNet>),
+    /// Of those whom `Any` reaches the ones in these networks, besides relays: what is left of a list that was claimed
+    /// where the operator listed nothing. It opens nothing that the registry would refuse.
+    AnyOf(Vec<IpNet>),
     /// Classic TURN: everybody whom neither `deny` nor the registry refuses.
     Any,
 }
@@ -44,14 +50,14 @@ impl PeerPolicy {
     pub const fn opens_at_allocate(&self) -> bool {
         match self {
             Self::Relay | Self::Call => false,
-            Self::Networks(_) | Self::Any => true,
+            Self::Networks(_) | Self::AnyOf(_) | Self::Any => true,
         }
     }
 
     fn reaches(&self, ip: IpAddr) -> bool {
         match self {
             Self::Relay | Self::Call => false,
-            Self::Networks(networks) => contains(networks, ip),
+            Self::Networks(networks) | Self::AnyOf(networks) => contains(networks, ip),
             Self::Any => true,
         }
     }
@@ -134,6 +140,8 @@ pub enum Refusal {
     FleetPort,
     /// On the operator's deny list.
     Denied,
+    /// A relayed address of another node, where the policy admits those of one call alone.
+    OtherNode,
     /// In a special-purpose range: [`registry::find`] tells which.
     Registry,
     /// Unspecified, multicast or broadcast.
@@ -146,13 +154,14 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason, for declaring metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Policy,
         Self::OwnSocket,
         Self::OwnAddress,
         Self::RelayPort,
         Self::FleetPort,
         Self::Denied,
+        Self::OtherNode,
         Self::Registry,
         Self::NotUnicast,
         Self::Disguised,
@@ -169,6 +178,7 @@ impl Refusal {
             Self::RelayPort => "relay_port",
             Self::FleetPort => "fleet_port",
             Self::Denied => "denied",
+            Self::OtherNode => "other_node",
             Self::Registry => "registry",
             Self::NotUnicast => "not_unicast",
             Self::Disguised => "disguised",
@@ -190,7 +200,7 @@ impl fmt::Display for Refusal {
 /// 2. an own relay IP with a relay port is an own relay, and nothing below concerns it;
 /// 3. our listening, admin and API sockets are never reached;
 /// 4. `deny` refuses;
-/// 5. the fleet's relay IPs are open on their relay ports and shut on others;
+/// 5. the fleet's relay IPs are open on their relay ports and shut on others, and under `call` on all;
 /// 6. the policy: `relay` and `call` end here, networks go on with what they list;
 /// 7. local interface addresses and loopback are refused unless `allow` opens them;
 /// 8. the [`registry`] refuses what neither `allow` nor the policy's networks list;
@@ -340,6 +350,10 @@ impl PeerJudge {
             return Verdict::Refused(Refusal::Denied);
         }
         if self.fleet.contains(ip) {
+            // Never as `relay` would have it: what the parties' call is there, only that node knows.
+            if *policy == PeerPolicy::Call {
+                return Verdict::Refused(Refusal::OtherNode);
+            }
             // A port outside the range is a service of that machine, which we would reach with our address.
             return match port {
                 Some(port) if !self.fleet.is_relay(SocketAddr::new(ip, port)) => {

@@ -26,7 +26,7 @@ use crate::turn::create_permission::kind_of;
 use crate::turn::environment::Environment;
 use crate::turn::outcome::ControlMessage;
 use crate::turn::request::{Reject, Request, sign};
-use crate::turn::route::{AllocationId, Landing, PeerKind, RelayProtocol, Standing};
+use crate::turn::route::{AllocationId, Landing, PeerKind, RelayProtocol, Sender, Standing};
 use crate::turn::stats::{Counters, Direction, DropReason, Path, Volume};
 use crate::turn::{Handled, Server};
 
@@ -153,16 +153,13 @@ impl<E: Environment> Server<E> {
         peer: SocketAddr,
         now: Tick,
     ) -> Result<(), Reject> {
-        if sender.is_reachable_only_in_its_call() {
-            return Err(Reject::FORBIDDEN);
-        }
         let landing = self
             .environment
             .find(RelayedAddr::new(peer))
             .filter(|_| from.socket_addr() != peer)
             .filter(|landing| landing.protocol == RelayProtocol::Tcp)
             .ok_or(Reject::CONNECTION_FAILED)?;
-        match landing.admit(from, sender.subject, now, &self.environment) {
+        match landing.admit(&sender.sender(from), now, &self.environment) {
             Ok(_) => Ok(()),
             Err(reason) => {
                 landing.meters().drops.add_shared(1);
@@ -280,7 +277,12 @@ impl<E: Environment> Server<E> {
     ) -> Result<AllocationId, DropReason> {
         let is_tcp = |landing: &Arc<_>| is_live_tcp(landing, now);
         let sending = self.environment.find(sender).filter(is_tcp);
-        let subject = sending.ok_or(DropReason::NoLanding)?.subject;
+        let sending = sending.ok_or(DropReason::NoLanding)?;
+        let sender = Sender {
+            relayed: sender,
+            subject: sending.subject,
+            in_call: sending.in_call(),
+        };
         let landing = self.environment.find(target).filter(is_tcp);
         let id = landing.ok_or(DropReason::NoLanding)?.id;
         let allocation = self.table.by_id(id).ok_or(DropReason::NoLanding)?;
@@ -290,7 +292,7 @@ impl<E: Environment> Server<E> {
             .find(|relay| relay.relayed() == target)
             .ok_or(DropReason::NoLanding)?;
         relay
-            .admit(sender, subject, now, &self.environment)
+            .admit(&sender, now, &self.environment)
             .inspect_err(|_| allocation.meters().drops.add_shared(1))?;
         Ok(id)
     }
@@ -373,7 +375,10 @@ impl<E: Environment> Server<E> {
         let is_admitted = |connection: &Connection| {
             let allocation = self.table.by_id(connection.allocation);
             let peer = connection.peer.expose();
-            allocation.is_some_and(|a| judge.peer(&a.policy, peer).is_admitted())
+            allocation.is_some_and(|a| {
+                judge.peer(&a.policy, peer).is_admitted()
+                    && (connection.kind != PeerKind::Own || self.meets(a, connection))
+            })
         };
         let refused: Vec<ConnectionId> = self
             .connections
@@ -385,6 +390,16 @@ impl<E: Environment> Server<E> {
             self.environment.close(connection);
             self.refuse(connection, Reject::FORBIDDEN);
         }
+    }
+
+    /// Whether the parties of a connection between relayed addresses of this server may talk to each
+    /// other as far as their calls go. If the other is gone, its own worker ends the connection.
+    fn meets(&self, allocation: &Allocation, connection: &Connection) -> bool {
+        let own = allocation.sender(connection.relayed).in_call;
+        let peer = self
+            .environment
+            .find(RelayedAddr::new(connection.peer.expose()));
+        peer.is_none_or(|peer| peer.in_call().meets(own))
     }
 
     /// Forgets a connection; a client that waits for it hears why there is none.

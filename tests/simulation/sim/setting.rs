@@ -26,6 +26,8 @@ pub const SECRET: &[u8] = b"a secret of the simulation";
 /// The wall clock when a run begins.
 pub const EPOCH: u64 = 1_800_000_000;
 pub const SECOND: u64 = 1_000_000_000;
+/// How long a credential may last.
+pub const MAX_TTL: u64 = 100_000;
 
 const RELAYS: [&str; 3] = ["198.41.0.1", "2606:4700::1", "198.41.0.2"];
 const FLEET: [(&str, Option<&str>, RangeInclusive<u16>); 3] = [
@@ -147,6 +149,9 @@ impl Setting {
                 Policy::Networks => PeerPolicy::Networks(LISTED.map(host).to_vec()),
                 Policy::Any => PeerPolicy::Any,
             },
+            ceiling: PeerPolicy::Any,
+            node: None,
+            max_ttl: Duration::from_secs(MAX_TTL),
             judge: PeerJudge::new(PeerRules {
                 relay: RelayRange {
                     addresses: self.relays.clone(),
@@ -175,7 +180,6 @@ impl Setting {
             tickets: Some(TicketKey::new(Zeroizing::new([6; 32]))),
             nat_discovery: NatDiscovery::default(),
             tcp_relay: false,
-            max_ttl: Duration::from_secs(48 * 3_600),
             revocations: Revocations::default(),
             bans: Bans::default(),
         }

@@ -151,7 +151,7 @@ fn own_relay_ip_outside_the_relay_ports_is_refused() {
 }
 
 #[test]
-fn fleet_relays_are_open_within_their_ports_under_every_policy() {
+fn fleet_relays_are_open_within_their_ports_under_every_policy_but_call() {
     let judge = judge();
     for policy in POLICIES {
         for (peer, verdict) in [
@@ -165,12 +165,15 @@ fn fleet_relays_are_open_within_their_ports_under_every_policy() {
             ("192.168.9.9:40000", Verdict::FleetRelay),
         ] {
             let peer: SocketAddr = peer.parse().unwrap();
-            assert_eq!(judge.peer(&policy(), peer), verdict, "{peer}");
-            assert_eq!(
-                judge.permission(&policy(), peer.ip()),
-                Verdict::FleetRelay,
-                "{peer}"
-            );
+            let (bound, permitted) = match policy() {
+                PeerPolicy::Call => [refused(Refusal::OtherNode); 2].into(),
+                PeerPolicy::Relay
+                | PeerPolicy::Networks(_)
+                | PeerPolicy::AnyOf(_)
+                | PeerPolicy::Any => (verdict, Verdict::FleetRelay),
+            };
+            assert_eq!(judge.peer(&policy(), peer), bound, "{peer}");
+            assert_eq!(judge.permission(&policy(), peer.ip()), permitted, "{peer}");
         }
     }
 }

@@ -29,12 +29,40 @@ proptest! {
         prop_assume!(!registry::contains(ip));
         let peer = SocketAddr::new(ip, port);
         let networks = PeerPolicy::Networks(networks);
-        let policies = [PeerPolicy::Relay, PeerPolicy::Call, networks, PeerPolicy::Any];
+        let policies = [PeerPolicy::Call, PeerPolicy::Relay, networks, PeerPolicy::Any];
         let permitted = policies.each_ref().map(|policy| judge.permission(policy, ip).is_admitted());
         let reached = policies.each_ref().map(|policy| judge.peer(policy, peer).is_admitted());
         for admitted in [permitted, reached] {
             prop_assert!(admitted.is_sorted(), "{}: {:?}", peer, admitted);
-            prop_assert_eq!(admitted[0], admitted[1]);
+        }
+    }
+
+    /// T12: whatever is claimed, nobody is reached whom the ceiling alone would not admit.
+    #[test]
+    fn a_claimed_policy_never_goes_beyond_the_ceiling(
+        ip in any_ip(), port: u16, claimed in any_policy(), ceiling in any_policy(),
+    ) {
+        let judge = PeerJudge::new(PeerRules { allow: nets(&["192.168.5.0/24"]), ..rules() });
+        let peer = SocketAddr::new(ip, port);
+        let left = claimed.narrowed(&ceiling);
+        let mut bounds = vec![&ceiling];
+        // What the operator lists is open to whoever may reach everybody.
+        if claimed != PeerPolicy::Any {
+            bounds.push(&claimed);
+        }
+        for bound in bounds {
+            if judge.permission(&left, ip).is_admitted() {
+                prop_assert!(judge.permission(bound, ip).is_admitted(), "{:?} lets {} through", left, ip);
+            }
+            if judge.peer(&left, peer).is_admitted() {
+                prop_assert!(judge.peer(bound, peer).is_admitted(), "{:?} lets {} through", left, peer);
+            }
+        }
+        prop_assert!(left.is_within(&ceiling), "{:?} under {:?}", left, ceiling);
+        if claimed.is_within(&ceiling) {
+            // Then nothing is taken from it that both admit.
+            let admitted = [&claimed, &ceiling].map(|policy| judge.peer(policy, peer).is_admitted());
+            prop_assert_eq!(judge.peer(&left, peer).is_admitted(), admitted == [true; 2], "{}", peer);
         }
     }
 
@@ -44,9 +72,9 @@ proptest! {
         let judge = PeerJudge::new(PeerRules { allow: nets(&["0.0.0.0/0", "::/0"]), ..rules() });
         let peer = SocketAddr::new(ip, port);
         let is_relay = port != 0 && judge.is_relay_source(peer) && judge.named(peer) == peer;
-        for policy in [PeerPolicy::Relay, PeerPolicy::Call] {
-            prop_assert_eq!(judge.peer(&policy, peer).is_admitted(), is_relay, "{}", peer);
-        }
+        prop_assert_eq!(judge.peer(&PeerPolicy::Relay, peer).is_admitted(), is_relay, "{}", peer);
+        let is_own = judge.peer(&PeerPolicy::Relay, peer) == Verdict::OwnRelay;
+        prop_assert_eq!(judge.peer(&PeerPolicy::Call, peer).is_admitted(), is_own, "{}", peer);
     }
 
     #[test]
@@ -139,6 +167,28 @@ fn any_networks() -> impl Strategy<Value = Vec<IpNet>> {
         (any_ip(), 0_u8..=32).prop_map(|(ip, length)| IpNet::new(ip, length).unwrap()),
         0..4,
     )
+}
+
+fn any_policy() -> impl Strategy<Value = PeerPolicy> {
+    let listed = prop_oneof![
+        any_networks(),
+        prop::sample::subsequence(
+            nets(&[
+                "10.0.0.0/8",
+                "10.7.0.0/16",
+                "8.0.0.0/8",
+                "192.168.0.0/16",
+                "::/0"
+            ]),
+            1..4,
+        ),
+    ];
+    prop_oneof![
+        Just(PeerPolicy::Call),
+        Just(PeerPolicy::Relay),
+        listed.prop_map(PeerPolicy::Networks),
+        Just(PeerPolicy::Any),
+    ]
 }
 
 fn net(network: &str) -> impl Strategy<Value = Ipv4Addr> + use<> {
