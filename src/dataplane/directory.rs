@@ -108,6 +108,7 @@ mod tests {
             }),
             permissions: SmallVec::new(),
             channels: SmallVec::new(),
+            rates: None,
             current: Current::default(),
         })
     }

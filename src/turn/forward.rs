@@ -213,6 +213,7 @@ impl<E: Environment> Server<E> {
             path,
             account: Account::Out { sender },
             volume: Volume::default(),
+            is_limited: self.table.at(sender).is_some_and(Allocation::is_limited),
         });
         Ok(())
     }
@@ -250,6 +251,7 @@ impl<E: Environment> Server<E> {
             landing.admit(route.from, sender.subject, now, environment)
         };
         let client = landing.client;
+        let is_limited = sender.is_limited() || landing.rates.is_some();
         if admitted.is_err() {
             landing.meters().drops.add_shared(1);
         }
@@ -268,6 +270,7 @@ impl<E: Environment> Server<E> {
                     place,
                 },
                 volume: Volume::default(),
+                is_limited,
             });
         });
         if named == Named::Anew {
@@ -323,6 +326,7 @@ impl<E: Environment> Server<E> {
             path,
             account: Account::In { receiver: index },
             volume: Volume::default(),
+            is_limited: allocation.is_limited(),
         });
         Ok(())
     }
@@ -372,12 +376,20 @@ impl<E: Environment> Server<E> {
             rng,
             aside,
             table,
+            leases,
             ..
         } = self;
         let Some(run) = run else {
             return self.drop(DropReason::NoAllocation);
         };
         let length = payload.len();
+        if run.is_limited
+            && let Err(limit) = run.pay(table, leases, length)
+        {
+            run.count_drop(table);
+            self.counters.limited(limit);
+            return self.drop(DropReason::OverRate);
+        }
         let id = || TransactionId::new(super::random(rng));
         match run.way.frame(buf, payload, aside, id) {
             Ok(forward) => {
@@ -386,6 +398,9 @@ impl<E: Environment> Server<E> {
                 Handled::Forward(forward)
             }
             Err(reason) => {
+                if run.is_limited {
+                    run.refund(table, leases, length);
+                }
                 run.count_drop(table);
                 self.drop(reason)
             }

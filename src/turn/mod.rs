@@ -32,6 +32,7 @@ mod deadlines;
 mod environment;
 mod forward;
 mod icmp;
+mod limits;
 mod mobility;
 mod nonce;
 mod outcome;
@@ -39,6 +40,7 @@ pub mod policy;
 pub mod ports;
 mod pseudonym;
 pub mod quota;
+pub mod rates;
 mod reached;
 mod redirect;
 mod refresh;
@@ -78,13 +80,14 @@ pub use outcome::{
 pub use pseudonym::{Pseudonym, Pseudonymizer};
 pub use redirect::{Alternate, Redirect};
 pub use route::AllocationId;
-pub use server_config::{Bind, ServerConfig};
+pub use server_config::{Bind, Limits, ServerConfig};
 pub use tcp_relay::DataAccount;
 pub use ticket::TicketKey;
 
 use allocation::Allocation;
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
+use rates::Lease;
 use run::{Aside, Run};
 use stats::{Counters, DropReason};
 use table::AllocationTable;
@@ -112,6 +115,8 @@ pub struct Server<E: Environment> {
     events: VecDeque<Event>,
     rng: StdRng,
     run: Option<Run>,
+    /// What the run has been given ahead by the buckets of its sender and of its receiver.
+    leases: [Lease; 2],
     aside: Aside,
     answer: Box<[u8; ANSWER_LEN]>,
     answer_len: usize,
@@ -139,6 +144,7 @@ impl<E: Environment> Server<E> {
             events: VecDeque::new(),
             rng: StdRng::from_seed(seed),
             run: None,
+            leases: Default::default(),
             aside: Aside::default(),
             answer: Box::new([0; ANSWER_LEN]),
             answer_len: 0,
@@ -248,12 +254,19 @@ impl<E: Environment> Server<E> {
         if *self.policy != config.policy {
             self.policy = Arc::new(config.policy.clone());
         }
+        let rates_changed = self.config.limits.rates != config.limits.rates;
         self.config = config;
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
                 // Its secret may be gone.
                 allocation.known = None;
                 allocation.judge_anew(&self.config.judge);
+                if rates_changed {
+                    let (limits, standing) = (&self.config.limits.rates, &allocation.standing);
+                    let rates =
+                        limits::rates(&mut self.environment, allocation.subject, standing, limits);
+                    allocation.limit(rates);
+                }
             }
             self.publish(&tuple, now);
         }
@@ -309,6 +322,7 @@ impl<E: Environment> Server<E> {
     pub fn settle(&mut self) {
         if let Some(run) = &self.run {
             run.count(&self.table, &self.counters);
+            run.end_leases(&self.table, &mut self.leases);
             self.run = None;
         }
     }

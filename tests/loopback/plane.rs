@@ -15,7 +15,8 @@ use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayR
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
-    Alternate, Bind, BindingRules, NatDiscovery, NonceKey, ServerConfig, TicketKey, Transport,
+    Alternate, Bind, BindingRules, Limits, NatDiscovery, NonceKey, ServerConfig, TicketKey,
+    Transport,
 };
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -53,6 +54,7 @@ pub(crate) struct Setup {
     pub(crate) listen: Vec<SocketAddr>,
     /// Whether the listeners form a rectangle that serves RFC 5780.
     pub(crate) nat_discovery: bool,
+    pub(crate) limits: Limits,
 }
 
 impl Setup {
@@ -80,6 +82,7 @@ impl Setup {
                 SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 0),
             ],
             nat_discovery: false,
+            limits: Limits::default(),
             tcp_relay: false,
             stream_workers: 0,
             one_port: false,
@@ -177,7 +180,7 @@ impl Setup {
             allocation_lifetime: Duration::from_secs(3_600),
             session_max: Duration::from_secs(86_400),
             strict: self.strict,
-            user_allocations: 0,
+            limits: self.limits,
             binding: self.binding.clone(),
             alternate: Alternate::default(),
             draining: false,

@@ -14,14 +14,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use taciturn::proto::{ChannelRange, ConnectionId, DATA_INDICATION_HEADROOM, Icmp};
-use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers, Subject, mint};
+use taciturn::turn::credential::{
+    Claims, Credentials, SealingKeys, Secret, SecretsRing, StaticUsers, Subject, mint,
+};
 use taciturn::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
-use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
+use taciturn::turn::quota::Quotas;
+use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Limit, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
     AllocationId, Alternate, Bind, BindingRules, Clock, Event, FiveTuple, Fragmentation, Handled,
-    ListenerId, NatDiscovery, NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig, Target, Tick,
-    TicketKey, WorkerId,
+    Limits, ListenerId, NatDiscovery, NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig,
+    Target, Tick, TicketKey, WorkerId,
 };
 use zeroize::Zeroizing;
 
@@ -73,7 +76,7 @@ pub struct Setup {
     pub allocation_lifetime: u64,
     pub session_max: u64,
     pub strict: bool,
-    pub user_allocations: u32,
+    pub limits: Limits,
     pub tcp_relay: bool,
     pub workers: u16,
     pub unvalidated: Rate,
@@ -105,7 +108,7 @@ impl Default for Setup {
             allocation_lifetime: 3_600,
             session_max: 86_400,
             strict: false,
-            user_allocations: 0,
+            limits: Limits::default(),
             tcp_relay: false,
             workers: 1,
             unvalidated: Rate {
@@ -127,6 +130,20 @@ impl Setup {
     pub fn mobile() -> Self {
         Self {
             mobility: true,
+            ..Self::default()
+        }
+    }
+
+    /// Where a user may hold so many allocations.
+    pub fn with_quota(user: u32) -> Self {
+        Self {
+            limits: Limits {
+                quotas: Quotas {
+                    user: Some(user),
+                    ..Quotas::default()
+                },
+                ..Limits::default()
+            },
             ..Self::default()
         }
     }
@@ -172,7 +189,9 @@ impl Setup {
         Arc::new(ServerConfig {
             realm: self.realm.clone(),
             channels: self.channels,
-            credentials: Credentials::new(ring, users, [7; 32]).with_userhashes(&self.realm),
+            credentials: Credentials::new(ring, users, [7; 32])
+                .with_userhashes(&self.realm)
+                .with_sealing(SealingKeys::new(&[Zeroizing::new([8; 32])]), &self.realm),
             nonce_key: NonceKey::new([9; 32]),
             policy: self.policy.clone(),
             judge,
@@ -180,7 +199,7 @@ impl Setup {
             allocation_lifetime: Duration::from_secs(self.allocation_lifetime),
             session_max: Duration::from_secs(self.session_max),
             strict: self.strict,
-            user_allocations: self.user_allocations,
+            limits: self.limits,
             binding: self.binding.clone(),
             alternate: self.alternate.clone(),
             draining: self.draining,
@@ -327,6 +346,16 @@ impl World {
     pub fn client_until(&self, user: &str, addr: &str, expires: u64) -> Client {
         let ring = self.config.credentials.ring();
         let minted = mint(ring.get(0).unwrap(), user, expires).unwrap();
+        Client::new(at(addr), &minted.username, &minted.password)
+    }
+
+    /// A client at `addr` with a sealed credential of `user`, whose claims `fill` completes.
+    pub fn sealed_client(&self, user: &str, addr: &str, fill: impl FnOnce(&mut Claims)) -> Client {
+        let mut claims = Claims::new(self.subject(user), self.clock.unix);
+        fill(&mut claims);
+        let credentials = &self.config.credentials;
+        let expires = self.clock.unix + CREDENTIAL_LIFE;
+        let minted = credentials.mint_sealed(&claims, expires, [1; 16]).unwrap();
         Client::new(at(addr), &minted.username, &minted.password)
     }
 
@@ -493,6 +522,14 @@ impl World {
             .sum()
     }
 
+    /// How often `limit` was reached, over all workers.
+    pub fn limited(&self, limit: Limit) -> u64 {
+        self.servers
+            .iter()
+            .map(|server| server.counters().limits_reached(limit))
+            .sum()
+    }
+
     /// How often a request failed to authenticate for `why`, over all workers.
     pub fn failures(&self, why: AuthFailure) -> u64 {
         self.servers
@@ -521,6 +558,14 @@ impl World {
             .meters()
             .traffic(path, direction);
         (traffic.packets.total(), traffic.bytes.total())
+    }
+
+    /// The relayed address of `client`'s allocation, the first of them.
+    pub fn relayed_of(&self, client: &Client) -> SocketAddr {
+        let house = self.house.borrow();
+        let own = house.landings.values().filter(|l| l.client == client.tuple);
+        let first = own.map(|landing| landing.relayed.socket_addr()).min();
+        first.unwrap()
     }
 
     pub fn has_socket(&self, relayed: SocketAddr) -> bool {
