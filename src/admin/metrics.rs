@@ -9,7 +9,7 @@ use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEnc
 use crate::admin::Reloads;
 use crate::dataplane::Handle;
 use crate::turn::Transport;
-use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Path};
+use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Limit, Path};
 
 /// What a scrape reads.
 pub(super) fn text(dataplane: &Handle, reloads: &Reloads) -> prometheus::Result<String> {
@@ -159,6 +159,16 @@ impl Scrape<'_> {
             drops
                 .with_label_values(&[reason.label()])
                 .inc_by(self.sum(|w| w.drops(*reason)));
+        }
+        let limited = self.counter(
+            "taciturn_limited_total",
+            "Requests refused and packets dropped for a limit, by its name in [limits].",
+            &["limit"],
+        )?;
+        for limit in Limit::ALL {
+            limited
+                .with_label_values(&[limit.label()])
+                .inc_by(self.sum(|w| w.limits_reached(*limit)));
         }
         let failures = self.counter(
             "taciturn_auth_failures_total",

@@ -13,13 +13,14 @@ use super::key::Key;
 use super::parse::{self, Fault};
 use super::sources::Layers;
 use super::{
-    Admin, Auth, Channels, Compat, FleetNode, Limits, Log, LogFormat, Peers, Policy, ProxyProtocol,
-    Public, Rate, Settings, State, Workers,
+    Admin, Auth, Channels, Compat, FleetNode, Log, LogFormat, Peers, Policy, ProxyProtocol, Public,
+    Settings, State, Workers,
 };
 use crate::turn::policy::PeerPolicy;
 
 mod alternate;
 mod features;
+mod limits;
 mod listen;
 mod relay;
 mod secrets;
@@ -293,25 +294,6 @@ impl Checker<'_> {
             seen_as: seen_as?,
             ports,
         })
-    }
-
-    fn limits(&mut self, typed: &file::Limits) -> Limits {
-        let key = |name| Key::new("limits", name);
-        let (lifetime, users) = (key("allocation_lifetime"), key("user_allocations"));
-        let most = 1_000_000;
-        let rate = parse::rate(&typed.unvalidated);
-        let no_rate = Rate {
-            per_second: 1,
-            burst: 1,
-        };
-        Limits {
-            allocation_lifetime: self.duration(&lifetime, &typed.allocation_lifetime, MINUTE..=DAY),
-            user_allocations: match self.number(&users, typed.user_allocations, most, 0) {
-                0 => None,
-                number => Some(number),
-            },
-            unvalidated: self.parse(&key("unvalidated"), rate, no_rate),
-        }
     }
 
     fn compat(&mut self, typed: &file::Compat) -> Compat {

@@ -202,6 +202,17 @@ pub(super) struct FleetNode {
 pub(super) struct Limits {
     pub(super) allocation_lifetime: String,
     pub(super) user_allocations: i64,
+    pub(super) tenant_allocations: i64,
+    pub(super) total_allocations: i64,
+    pub(super) permissions: i64,
+    pub(super) channels: i64,
+    pub(super) allocation_rate: String,
+    pub(super) allocation_packets: String,
+    pub(super) user_rate: String,
+    pub(super) user_packets: String,
+    pub(super) tenant_rate: String,
+    pub(super) tenant_packets: String,
+    pub(super) prefix_allocates: String,
     pub(super) unvalidated: String,
 }
 
@@ -210,6 +221,17 @@ impl Default for Limits {
         Self {
             allocation_lifetime: "1h".to_owned(),
             user_allocations: 0,
+            tenant_allocations: 0,
+            total_allocations: 0,
+            permissions: 128,
+            channels: 128,
+            allocation_rate: String::new(),
+            allocation_packets: String::new(),
+            user_rate: String::new(),
+            user_packets: String::new(),
+            tenant_rate: String::new(),
+            tenant_packets: String::new(),
+            prefix_allocates: String::new(),
             unvalidated: "50/s burst 200".to_owned(),
         }
     }

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
 use crate::admin;
-use crate::config::{Channels, Error, Peers, RelayBind, Settings};
+use crate::config::{Channels, Error, Limits, Peers, RelayBind, Relaying, Settings};
 use crate::dataplane;
 use crate::proto::ChannelRange;
 use crate::turn::ban::Bans;
@@ -15,9 +15,11 @@ use crate::turn::credential::{
     Credentials, SealingKeys, Secret, SecretsRing, StaticUserError, StaticUsers,
 };
 use crate::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use crate::turn::quota::Quotas;
+use crate::turn::rates::{Flow, Pace, RateLimits};
 use crate::turn::revocation::Revocations;
 use crate::turn::unvalidated::Rate;
-use crate::turn::{Alternate, Bind, NatDiscovery, NonceKey, ServerConfig, TicketKey};
+use crate::turn::{self, Alternate, Bind, NatDiscovery, NonceKey, ServerConfig, TicketKey};
 
 /// What this server keeps apart from its configuration: keys, and whom it refuses.
 #[derive(Debug, Clone)]
@@ -45,6 +47,42 @@ pub struct Machine {
     pub listening: Vec<SocketAddr>,
     /// The UDP listeners among these, by their place.
     pub udp: Vec<SocketAddr>,
+}
+
+impl Relaying {
+    fn flow(self) -> Flow {
+        Flow {
+            bits: self.bits.map(Pace::of_bits),
+            packets: self.packets.map(|rate| Pace {
+                per_second: rate.per_second.into(),
+                burst: rate.burst.into(),
+            }),
+        }
+    }
+}
+
+impl Limits {
+    /// What every turn server is told of them.
+    fn of_allocations(&self) -> turn::Limits {
+        turn::Limits {
+            quotas: Quotas {
+                user: self.user_allocations,
+                tenant: self.tenant_allocations,
+                total: self.total_allocations,
+            },
+            permissions: self.permissions.into(),
+            channels: self.channels.into(),
+            rates: RateLimits {
+                allocation: self.allocation.flow(),
+                user: self.user.flow(),
+                tenant: self.tenant.flow(),
+            },
+            prefix_allocates: self.prefix_allocates.map(|rate| Rate {
+                per_second: rate.per_second,
+                burst: rate.burst,
+            }),
+        }
+    }
 }
 
 impl Settings {
@@ -100,7 +138,7 @@ impl Settings {
             allocation_lifetime: self.limits.allocation_lifetime,
             session_max: self.auth.session_max,
             strict: self.auth.strict,
-            user_allocations: self.limits.user_allocations.unwrap_or(0),
+            limits: self.limits.of_allocations(),
             binding: self.features.binding.clone(),
             alternate: Alternate {
                 servers: self.alternate.servers.clone(),

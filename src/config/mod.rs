@@ -301,10 +301,35 @@ pub struct Limits {
     /// The longest lifetime an allocation gets at once, at least 60 s. Below the 600 s that RFC
     /// 8656 §7.2 gives to clients that ask for nothing, it shortens theirs too.
     pub allocation_lifetime: Duration,
-    /// Allocations one user may hold at a time; `None` for no limit.
+    /// Allocations one user may hold at a time; `None` for no limit, here and below.
     pub user_allocations: Option<u32>,
+    /// Allocations at a time of all credentials that name one tenant.
+    pub tenant_allocations: Option<u32>,
+    /// Allocations at a time.
+    pub total_allocations: Option<u32>,
+    /// Permissions of one allocation at a time, 1 to 1024.
+    pub permissions: u16,
+    /// Channels of one allocation at a time, 1 to 1024.
+    pub channels: u16,
+    /// What is relayed for each allocation, in either direction.
+    pub allocation: Relaying,
+    /// What is relayed for each user.
+    pub user: Relaying,
+    /// What is relayed for each tenant.
+    pub tenant: Relaying,
+    /// Allocate requests from one network, /24 or /48.
+    pub prefix_allocates: Option<Rate>,
     /// Replies to one source that has not proved its address.
     pub unvalidated: Rate,
+}
+
+/// How much may be relayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relaying {
+    /// Bits of payload a second.
+    pub bits: Option<u64>,
+    /// Packets.
+    pub packets: Option<Rate>,
 }
 
 /// A token bucket.

@@ -61,20 +61,50 @@ pub(super) fn buffer(text: &str) -> Result<usize, Fault> {
     }
 }
 
+/// `4Mbit/s`: whole bits a second.
+pub(super) fn bit_rate(text: &str) -> Result<u64, Fault> {
+    const LEAST: u64 = 1_000;
+    const MOST: u64 = 1_000_000_000_000;
+    let remedy = "write a rate such as \"4Mbit/s\", from 1kbit/s to 1000Gbit/s";
+    let not_a_rate = || Fault::new("not a rate of bits", remedy);
+    let number = text.strip_suffix("bit/s").ok_or_else(not_a_rate)?;
+    let (number, unit) = match number.as_bytes().last() {
+        Some(b'k') => (&number[..number.len() - 1], 1_000),
+        Some(b'M') => (&number[..number.len() - 1], 1_000_000),
+        Some(b'G') => (&number[..number.len() - 1], 1_000_000_000),
+        _ => (number, 1),
+    };
+    let is_plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_plain {
+        return Err(not_a_rate());
+    }
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|bits| (LEAST..=MOST).contains(bits))
+        .ok_or_else(|| Fault::new("out of range", remedy))
+}
+
 /// `50/s` or `50/s burst 200`; without a burst, one second's worth.
 pub(super) fn rate(text: &str) -> Result<Rate, Fault> {
-    const MOST: u32 = 1_000_000;
-    let remedy = "write a rate such as \"50/s burst 200\", each number from 1 to 1000000";
+    rate_up_to(text, 1_000_000)
+}
+
+/// The same with numbers up to `most`.
+pub(super) fn rate_up_to(text: &str, most: u32) -> Result<Rate, Fault> {
+    let remedy =
+        || format!("write a rate such as \"50/s burst 200\", each number from 1 to {most}");
     let words: Vec<&str> = text.split_whitespace().collect();
     let (rate, burst) = match words.as_slice() {
         [rate] => (*rate, None),
         [rate, "burst", burst] => (*rate, Some(*burst)),
-        _ => return Err(Fault::new("not a rate", remedy)),
+        _ => return Err(Fault::new("not a rate", remedy())),
     };
     let number = |text: &str| match text.parse::<u32>() {
-        Ok(n @ 1..=MOST) => Ok(n),
-        Ok(_) => Err(Fault::new("out of range", remedy)),
-        Err(_) => Err(Fault::new("not a rate", remedy)),
+        Ok(n) if (1..=most).contains(&n) => Ok(n),
+        Ok(_) => Err(Fault::new("out of range", remedy())),
+        Err(_) => Err(Fault::new("not a rate", remedy())),
     };
     let per_second = number(rate.strip_suffix("/s").unwrap_or_default())?;
     let burst = burst.map_or(Ok(per_second), number)?;

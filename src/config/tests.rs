@@ -59,6 +59,17 @@ deny = ["198.51.100.0/24"]
 [limits]
 allocation_lifetime = "10m"
 user_allocations = 12
+tenant_allocations = 200
+total_allocations = 5000
+permissions = 16
+channels = 8
+allocation_rate = "4Mbit/s"
+allocation_packets = "500/s burst 1000"
+user_rate = "64kbit/s"
+user_packets = "50/s"
+tenant_rate = "10Gbit/s"
+tenant_packets = "100000000/s"
+prefix_allocates = "20/s burst 100"
 unvalidated = "10/s"
 [compat]
 channels = "rfc5766"
@@ -106,7 +117,14 @@ fn no_configuration_at_all_is_valid() {
     assert_eq!(settings.policy.peers, Peers::Relay);
     assert_eq!(settings.policy.ceiling, Peers::Relay);
     assert_eq!(settings.auth.max_ttl, Duration::from_secs(172_800));
-    assert_eq!(settings.limits.user_allocations, None);
+    let limits = &settings.limits;
+    assert_eq!(limits.user_allocations, None);
+    assert_eq!(limits.tenant_allocations.or(limits.total_allocations), None);
+    assert_eq!((limits.permissions, limits.channels), (128, 128));
+    for relaying in [limits.allocation, limits.user, limits.tenant] {
+        assert_eq!(relaying, Relaying::default());
+    }
+    assert_eq!(limits.prefix_allocates, None);
     let rate = Rate {
         per_second: 50,
         burst: 200,
@@ -212,7 +230,20 @@ fn everything_an_operator_can_write_is_understood() {
             node("203.0.113.9", "10.0.0.9", 2000..=2999)
         ]
     );
-    assert_eq!(settings.limits.user_allocations, Some(12));
+    let limits = &settings.limits;
+    assert_eq!(limits.user_allocations, Some(12));
+    assert_eq!(limits.tenant_allocations, Some(200));
+    assert_eq!(limits.total_allocations, Some(5_000));
+    assert_eq!((limits.permissions, limits.channels), (16, 8));
+    let relaying = |bits, per_second, burst| Relaying {
+        bits: Some(bits),
+        packets: Some(Rate { per_second, burst }),
+    };
+    assert_eq!(limits.allocation, relaying(4_000_000, 500, 1_000));
+    assert_eq!(limits.user, relaying(64_000, 50, 50));
+    let tenant = relaying(10_000_000_000, 100_000_000, 100_000_000);
+    assert_eq!(limits.tenant, tenant);
+    assert_eq!(limits.prefix_allocates.map(|rate| rate.burst), Some(100));
     assert_eq!(settings.limits.unvalidated.burst, 10);
     assert_eq!(settings.compat.channels, Channels::Rfc5766);
     let features = &settings.features;

@@ -123,6 +123,7 @@ mod tests {
             }),
             permissions: SmallVec::new(),
             channels: SmallVec::new(),
+            rates: None,
             current: Current::default(),
         })
     }

@@ -19,8 +19,11 @@ use crate::dataplane::sys::{
 use crate::proto::ConnectionId;
 use crate::turn::credential::Subject;
 use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
-use crate::turn::quota::Admitted;
+use crate::turn::quota::{Admitted, Applicant};
+use crate::turn::rates::{RateLimits, SharedBuckets};
 use crate::turn::route::{Landing, Landings, PeerKind, Standing};
+use crate::turn::stats::Limit;
+use crate::turn::unvalidated::Rate;
 use crate::turn::{
     AllocationId, ClientAddr, Environment, FiveTuple, ListenerId, PeerAddr, RelayedAddr,
     SocketRefused, Tick, Via, WorkerId,
@@ -284,13 +287,27 @@ impl Environment for Surroundings {
         self.peers.close_listener(relayed, &self.poller);
     }
 
-    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
-        self.shared.users(|users| users.has_room(user, limit, now))
+    fn has_room(&self, applicant: &Applicant<'_>, now: Tick) -> Result<(), Limit> {
+        self.shared.users(|users| users.has_room(applicant, now))
     }
 
-    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted {
+    fn admit(&mut self, applicant: &Applicant<'_>, holding: Arc<Standing>, now: Tick) -> Admitted {
         self.shared
-            .users(|users| users.admit(user, limit, holding, now))
+            .users(|users| users.admit(applicant, holding, now))
+    }
+
+    fn shared_buckets(
+        &mut self,
+        user: Subject,
+        holding: &Standing,
+        limits: &RateLimits,
+    ) -> SharedBuckets {
+        self.shared
+            .users(|users| users.shared_buckets(user, holding, limits))
+    }
+
+    fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
+        self.shared.newcomers.allow(ip, rate, now)
     }
 
     fn release(&mut self, user: Subject, holding: &Arc<Standing>) {

@@ -19,12 +19,14 @@ use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
 use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Relay};
 use crate::turn::clock::{Deadline, Tick};
-use crate::turn::credential::{EXPIRY_LEEWAY, Subject};
+use crate::turn::credential::EXPIRY_LEEWAY;
 use crate::turn::environment::{Environment, SocketRefused};
 use crate::turn::icmp::Told;
+use crate::turn::limits;
 use crate::turn::policy::PeerPolicy;
 use crate::turn::ports::{NoPort, Parity, PortWish, Token};
-use crate::turn::quota::Admitted;
+use crate::turn::quota::{Admitted, Applicant};
+use crate::turn::rates::Rates;
 use crate::turn::reached::Reached;
 use crate::turn::request::{Reject, Request};
 use crate::turn::route::{AllocationId, CallTag, Current, Landing, RelayProtocol, Standing};
@@ -44,26 +46,39 @@ struct Held {
     has_socket: bool,
 }
 
+/// What relays are made of, beyond their addresses.
+struct Making<'a> {
+    request: &'a Request<'a>,
+    protocol: RelayProtocol,
+    policy: &'a PeerPolicy,
+    standing: &'a Arc<Standing>,
+    rates: Option<Arc<Rates>>,
+}
+
 impl Held {
-    /// What becomes of it in an allocation that `request` makes, under this policy.
-    fn relay(
-        self,
-        (request, protocol, policy): (&Request<'_>, RelayProtocol, &PeerPolicy),
-        standing: &Arc<Standing>,
-    ) -> Relay {
+    /// What becomes of it in an allocation.
+    fn relay(self, making: &Making<'_>) -> Relay {
+        let Making {
+            request,
+            protocol,
+            policy,
+            standing,
+            rates,
+        } = making;
         let call = standing.claims.as_ref().and_then(|claims| claims.call);
         Relay::new(Landing {
             id: standing.id,
             relayed: self.relayed,
             subject: request.auth.subject,
             call: call.map(CallTag::from),
-            same_call_only: *policy == PeerPolicy::Call,
-            protocol,
+            same_call_only: **policy == PeerPolicy::Call,
+            protocol: *protocol,
             has_socket: self.has_socket,
             client: request.tuple,
             standing: Arc::clone(standing),
             permissions: SmallVec::new(),
             channels: SmallVec::new(),
+            rates: rates.clone(),
             current: Current::default(),
         })
     }
@@ -102,6 +117,7 @@ impl<E: Environment> Server<E> {
             }
             return Err(Reject::ALLOCATION_MISMATCH);
         }
+        self.count_newcomer(request)?;
         let wanted = self.wanted(request)?;
         // RFC 6062 §4.2: a TCP allocation is its control connection's, and goes nowhere else.
         if wanted.mobile && (self.config.tickets.is_none() || wanted.protocol == RelayProtocol::Tcp)
@@ -112,9 +128,9 @@ impl<E: Environment> Server<E> {
         let id = AllocationId(u64::from_be_bytes(self.random_bytes()));
         let limits = self.limits(request);
         let end = self.lifetime_end(&limits, request, wanted.lifetime);
-        let (user, limit) = (request.auth.subject, self.config.user_allocations);
-        if !self.environment.has_room(user, limit, now) {
-            return Err(Reject::QUOTA);
+        let applicant = self.applicant(request);
+        if let Err(limit) = self.environment.has_room(&applicant, now) {
+            return Err(self.limited(limit));
         }
         let standing = Arc::new(Standing {
             id,
@@ -132,13 +148,22 @@ impl<E: Environment> Server<E> {
             policy: &policy,
         };
         let promised = self.promise(request, &wanted, opening)?;
-        if let Err(reject) = self.count(user, Arc::clone(&standing), now) {
+        if let Err(reject) = self.count(&applicant, Arc::clone(&standing), now) {
             self.take_back(promised, now);
             return Err(reject);
         }
-        let making = (request, wanted.protocol, &*policy);
+        let user = applicant.user;
+        let limits_of_rates = &self.config.limits.rates;
+        let rates = limits::rates(&mut self.environment, user, &standing, limits_of_rates);
+        let making = Making {
+            request,
+            protocol: wanted.protocol,
+            policy: &policy,
+            standing: &standing,
+            rates,
+        };
         let relays = promised.relays.iter();
-        let relays = relays.map(|held| held.relay(making, &standing)).collect();
+        let relays = relays.map(|held| held.relay(&making)).collect();
         self.open(
             Allocation {
                 id,
@@ -170,10 +195,15 @@ impl<E: Environment> Server<E> {
         answered
     }
 
-    /// Counts a new allocation on its user, in the place of a silent one if need be.
-    fn count(&mut self, user: Subject, holding: Arc<Standing>, now: Tick) -> Result<(), Reject> {
-        let limit = self.config.user_allocations;
-        match self.environment.admit(user, limit, holding, now) {
+    /// Counts a new allocation on its user, its tenant and all, in the place of a silent one if need
+    /// be.
+    fn count(
+        &mut self,
+        applicant: &Applicant<'_>,
+        holding: Arc<Standing>,
+        now: Tick,
+    ) -> Result<(), Reject> {
+        match self.environment.admit(applicant, holding, now) {
             Admitted::Granted => Ok(()),
             Admitted::Replaced(silent) => {
                 for deadline in &silent.until {
@@ -183,7 +213,7 @@ impl<E: Environment> Server<E> {
                 Ok(())
             }
             // Another worker took the last place since it was asked for.
-            Admitted::Full => Err(Reject::QUOTA),
+            Admitted::Full(limit) => Err(self.limited(limit)),
         }
     }
 

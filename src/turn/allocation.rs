@@ -17,6 +17,7 @@ use crate::turn::mobility::Mobility;
 use crate::turn::outcome::EndReason;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
+use crate::turn::rates::Rates;
 use crate::turn::reached::Reached;
 use crate::turn::revocation::Issued;
 use crate::turn::route::{
@@ -31,10 +32,6 @@ pub(crate) const PERMISSION_LIFETIME: Duration = Duration::from_secs(300);
 pub(crate) const CHANNEL_LIFETIME: Duration = Duration::from_secs(600);
 /// RFC 8656 §12: neither number nor peer is bound anew for five minutes after a binding ended.
 const CHANNEL_COOL_DOWN: Duration = Duration::from_secs(300);
-/// Permissions of one allocation at once; more get 508.
-pub(crate) const MAX_PERMISSIONS: usize = 128;
-/// Channel bindings of one allocation at once, those cooling down included; more get 508.
-pub(crate) const MAX_CHANNELS: usize = 128;
 
 /// A relayed transport address of an allocation. What belongs to it, permissions and channels for
 /// peers of its family, stands in its landing alone.
@@ -320,8 +317,29 @@ impl Allocation {
         framing(self.channels(), peer, now)
     }
 
-    /// Whether a permission for each of `ips` can be installed or refreshed.
-    pub(crate) fn has_room_for(&self, ips: &[IpAddr], now: Tick) -> bool {
+    /// How much may go through it.
+    pub(crate) fn rates(&self) -> Option<&Arc<Rates>> {
+        self.relays.first()?.landing.rates.as_ref()
+    }
+
+    /// Whether anything limits that.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.rates().is_some()
+    }
+
+    /// From now on so much may; others see it once it is published.
+    pub(crate) fn limit(&mut self, rates: Option<Arc<Rates>>) {
+        if rates.is_none() && self.rates().is_none() {
+            return;
+        }
+        for relay in &mut self.relays {
+            relay.change().rates.clone_from(&rates);
+        }
+    }
+
+    /// Whether a permission for each of `ips` can be installed or refreshed, with at most `limit` in
+    /// all.
+    pub(crate) fn has_room_for(&self, ips: &[IpAddr], limit: usize, now: Tick) -> bool {
         let new = ips
             .iter()
             .enumerate()
@@ -330,7 +348,8 @@ impl Allocation {
             })
             .count();
         let live = self.permissions().filter(|p| p.until.holds(now)).count();
-        live + new <= MAX_PERMISSIONS
+        // Those that are there are refreshed whatever the limit has become.
+        new == 0 || live + new <= limit
     }
 
     /// RFC 8656 §9: installs a permission for the peer's IP, or sets it to its full lifetime; and
@@ -424,15 +443,16 @@ impl Allocation {
         Named::Anew
     }
 
-    /// RFC 8656 §12: binds `number` to `peer`, or refreshes that binding.
+    /// RFC 8656 §12: binds `number` to `peer`, or refreshes that binding; with at most `limit` in all.
     pub(crate) fn bind(
         &mut self,
         number: ChannelNumber,
         peer: PeerAddr,
         kind: PeerKind,
+        limit: usize,
         now: Tick,
     ) -> Result<(), BindRefused> {
-        self.check_bind(number, peer, now)?;
+        self.check_bind(number, peer, limit, now)?;
         let until = now.plus(CHANNEL_LIFETIME);
         let Some(relay) = self.relay_for(peer.expose().ip()) else {
             return Err(BindRefused::Conflict);
@@ -470,6 +490,7 @@ impl Allocation {
         &self,
         number: ChannelNumber,
         peer: PeerAddr,
+        limit: usize,
         now: Tick,
     ) -> Result<(), BindRefused> {
         let (mut count, mut is_new) = (0, true);
@@ -483,7 +504,7 @@ impl Allocation {
             is_new &= !same_number;
             count += 1;
         }
-        if is_new && count >= MAX_CHANNELS {
+        if is_new && count >= limit {
             return Err(BindRefused::Full);
         }
         Ok(())

@@ -8,6 +8,8 @@ use crate::turn::allocation::BindRefused;
 use crate::turn::create_permission::kind_of;
 use crate::turn::environment::Environment;
 use crate::turn::request::{Reject, Request};
+use crate::turn::server_config::Limits;
+use crate::turn::stats::Limit;
 
 impl<E: Environment> Server<E> {
     pub(crate) fn channel_bind(&mut self, request: &Request<'_>) -> Result<(), Reject> {
@@ -35,14 +37,17 @@ impl<E: Environment> Server<E> {
         }
         let kind = kind_of(self.config.judge.peer(&allocation.policy, peer))?;
         let bound = PeerAddr::new(peer);
-        allocation
-            .check_bind(number, bound, now)
-            .map_err(|refused| match refused {
-                BindRefused::Conflict => Reject::BAD_REQUEST,
-                BindRefused::Full => Reject::CAPACITY,
-            })?;
-        if !allocation.has_room_for(&[peer.ip()], now) {
-            return Err(Reject::CAPACITY);
+        let Limits {
+            permissions,
+            channels,
+            ..
+        } = self.config.limits;
+        let has_room = allocation.has_room_for(&[peer.ip()], permissions, now);
+        match allocation.check_bind(number, bound, channels, now) {
+            Ok(()) if has_room => {}
+            Ok(()) => return Err(self.limited(Limit::Permissions)),
+            Err(BindRefused::Conflict) => return Err(Reject::BAD_REQUEST),
+            Err(BindRefused::Full) => return Err(self.limited(Limit::Channels)),
         }
         self.open_sockets(request, &[(peer, kind)])?;
         self.succeed(request, |_| Ok(()))?;
@@ -50,7 +55,7 @@ impl<E: Environment> Server<E> {
         if let Some(allocation) = self.table.by_tuple_mut(&request.tuple) {
             allocation.permit(peer.ip(), kind, name, now);
             // It was checked above, and nothing came between.
-            let bound = allocation.bind(number, bound, kind, now);
+            let bound = allocation.bind(number, bound, kind, channels, now);
             debug_assert!(bound.is_ok(), "a checked binding was refused");
         }
         self.publish(&request.tuple, now);

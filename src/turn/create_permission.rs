@@ -8,23 +8,25 @@ use crate::proto::{AddressFamily, XorPeerAddress};
 use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
 use crate::turn::allocate::open_socket;
-use crate::turn::allocation::MAX_PERMISSIONS;
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
 use crate::turn::policy::Verdict;
 use crate::turn::request::{Reject, Request};
 use crate::turn::route::{Name, PeerKind, live_subject};
+use crate::turn::stats::Limit;
 
 impl<E: Environment> Server<E> {
     pub(crate) fn create_permission(&mut self, request: &Request<'_>) -> Result<(), Reject> {
         let now = request.clock.now;
+        let limit = self.config.limits.permissions;
         let mut peers: Vec<(SocketAddr, PeerKind)> = Vec::new();
         for peer in request.message.all::<XorPeerAddress>() {
             let Ok(XorPeerAddress(peer)) = peer else {
                 return Err(Reject::BAD_REQUEST);
             };
-            if peers.len() == MAX_PERMISSIONS {
-                return Err(Reject::CAPACITY);
+            // As many as there may be, so that one request is not much more work than another.
+            if peers.len() == limit {
+                return Err(self.limited(Limit::Permissions));
             }
             peers.push((peer, PeerKind::Foreign));
         }
@@ -46,8 +48,8 @@ impl<E: Environment> Server<E> {
             *kind = kind_of(self.config.judge.permission(&allocation.policy, peer.ip()))?;
         }
         let ips: Vec<IpAddr> = peers.iter().map(|(peer, _)| peer.ip()).collect();
-        if !allocation.has_room_for(&ips, now) {
-            return Err(Reject::CAPACITY);
+        if !allocation.has_room_for(&ips, limit, now) {
+            return Err(self.limited(Limit::Permissions));
         }
         self.open_sockets(request, &peers)?;
         // The answer is built before anything is permitted, so that one that cannot be given

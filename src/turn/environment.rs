@@ -13,8 +13,11 @@ use super::address::{FiveTuple, ListenerId, PeerAddr, RelayedAddr, WorkerId};
 use super::clock::Tick;
 use super::credential::Subject;
 use super::ports::{Drawn, NoPort, PortWish, Token};
-use super::quota::Admitted;
+use super::quota::{Admitted, Applicant};
+use super::rates::{RateLimits, SharedBuckets};
 use super::route::{AllocationId, Landing, Landings, PeerKind, Standing};
+use super::stats::Limit;
+use super::unvalidated::Rate;
 use crate::proto::ConnectionId;
 
 /// A relay socket could not be opened.
@@ -51,12 +54,24 @@ pub trait Environment: Landings {
     /// Closes it, or the socket of [`listen`](Self::listen), if it is open.
     fn close_socket(&mut self, relayed: RelayedAddr);
 
-    /// Whether [`Environment::admit`] would take one more allocation of `user` now.
-    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool;
-    /// Counts an allocation on its user, exactly, with at most `limit` at once (0: no limit).
-    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted;
+    /// Whether [`Environment::admit`] would take one more allocation now.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    fn has_room(&self, applicant: &Applicant<'_>, now: Tick) -> Result<(), Limit>;
+    /// Counts an allocation on its user, its tenant and all, exactly.
+    fn admit(&mut self, applicant: &Applicant<'_>, holding: Arc<Standing>, now: Tick) -> Admitted;
     /// Takes it off again.
     fn release(&mut self, user: Subject, holding: &Arc<Standing>);
+    /// The buckets that an admitted allocation shares with others.
+    fn shared_buckets(
+        &mut self,
+        user: Subject,
+        holding: &Standing,
+        limits: &RateLimits,
+    ) -> SharedBuckets;
+    /// Takes one Allocate request off the budget of the network that `ip` is in.
+    fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool;
     /// Tells the worker that owns `id` to end it; its deadline has passed already.
     fn condemn(&mut self, worker: WorkerId, id: AllocationId);
 

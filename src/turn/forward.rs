@@ -224,6 +224,7 @@ impl<E: Environment> Server<E> {
             path,
             account: Account::Out { sender },
             volume: Volume::default(),
+            is_limited: self.table.at(sender).is_some_and(Allocation::is_limited),
         });
         Ok(())
     }
@@ -257,6 +258,7 @@ impl<E: Environment> Server<E> {
         let landing = sender.reached.at(place).ok_or(DropReason::NoLanding)?;
         let admitted = landing.admit(&sender.sender(route.from), now, environment);
         let client = landing.client;
+        let is_limited = sender.is_limited() || landing.rates.is_some();
         if admitted.is_err() {
             landing.meters().drops.add_shared(1);
         }
@@ -275,6 +277,7 @@ impl<E: Environment> Server<E> {
                     place,
                 },
                 volume: Volume::default(),
+                is_limited,
             });
         });
         if named == Named::Anew {
@@ -330,6 +333,7 @@ impl<E: Environment> Server<E> {
             path,
             account: Account::In { receiver: index },
             volume: Volume::default(),
+            is_limited: allocation.is_limited(),
         });
         Ok(())
     }
@@ -379,12 +383,20 @@ impl<E: Environment> Server<E> {
             rng,
             aside,
             table,
+            leases,
             ..
         } = self;
         let Some(run) = run else {
             return self.drop(DropReason::NoAllocation);
         };
         let length = payload.len();
+        if run.is_limited
+            && let Err(limit) = run.pay(table, leases, length)
+        {
+            run.count_drop(table);
+            self.counters.limited(limit);
+            return self.drop(DropReason::OverRate);
+        }
         let id = || TransactionId::new(super::random(rng));
         match run.way.frame(buf, payload, aside, id) {
             Ok(forward) => {
@@ -393,6 +405,9 @@ impl<E: Environment> Server<E> {
                 Handled::Forward(forward)
             }
             Err(reason) => {
+                if run.is_limited {
+                    run.refund(table, leases, length);
+                }
                 run.count_drop(table);
                 self.drop(reason)
             }

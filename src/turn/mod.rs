@@ -35,6 +35,7 @@ mod entitled;
 mod environment;
 mod forward;
 mod icmp;
+mod limits;
 mod mobility;
 mod nonce;
 mod outcome;
@@ -42,6 +43,7 @@ pub mod policy;
 pub mod ports;
 mod pseudonym;
 pub mod quota;
+pub mod rates;
 mod reached;
 mod redirect;
 mod refresh;
@@ -82,7 +84,7 @@ pub use outcome::{
 pub use pseudonym::{Pseudonym, Pseudonymizer};
 pub use redirect::{Alternate, Redirect};
 pub use route::AllocationId;
-pub use server_config::{Bind, ServerConfig};
+pub use server_config::{Bind, Limits, ServerConfig};
 pub use tcp_relay::DataAccount;
 pub use ticket::TicketKey;
 
@@ -91,6 +93,7 @@ use credential::Voucher;
 use entitled::Policies;
 use forward::SendIndication;
 use policy::{PeerPolicy, Refusal, Verdict};
+use rates::Lease;
 use run::{Aside, Run};
 use stats::{Counters, DropReason};
 use table::AllocationTable;
@@ -117,6 +120,8 @@ pub struct Server<E: Environment> {
     events: VecDeque<Event>,
     rng: StdRng,
     run: Option<Run>,
+    /// What the run has been given ahead by the buckets of its sender and of its receiver.
+    leases: [Lease; 2],
     aside: Aside,
     answer: Box<[u8; ANSWER_LEN]>,
     answer_len: usize,
@@ -144,6 +149,7 @@ impl<E: Environment> Server<E> {
             events: VecDeque::new(),
             rng: StdRng::from_seed(seed),
             run: None,
+            leases: Default::default(),
             aside: Aside::default(),
             answer: Box::new([0; ANSWER_LEN]),
             answer_len: 0,
@@ -254,6 +260,7 @@ impl<E: Environment> Server<E> {
     pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
         self.settle();
         self.policies = Policies::new(&config);
+        let rates_changed = self.config.limits.rates != config.limits.rates;
         self.config = config;
         let vouchers: HashSet<Voucher> = self.config.credentials.vouchers().collect();
         for tuple in self.table.tuples() {
@@ -265,6 +272,12 @@ impl<E: Environment> Server<E> {
                 let policy = self.policies.of(claims);
                 allocation.put_under(policy);
                 allocation.judge_anew(&self.config.judge);
+                if rates_changed {
+                    let (limits, standing) = (&self.config.limits.rates, &allocation.standing);
+                    let rates =
+                        limits::rates(&mut self.environment, allocation.subject, standing, limits);
+                    allocation.limit(rates);
+                }
             }
             self.publish(&tuple, now);
             self.table.rearm(&tuple);
@@ -322,6 +335,7 @@ impl<E: Environment> Server<E> {
     pub fn settle(&mut self) {
         if let Some(run) = &self.run {
             run.count(&self.table, &self.counters);
+            run.end_leases(&self.table, &mut self.leases);
             self.run = None;
         }
     }

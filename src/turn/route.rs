@@ -17,6 +17,7 @@ use crate::proto::ChannelNumber;
 use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr, WorkerId};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::{CallId, Claims, Subject};
+use crate::turn::rates::Rates;
 use crate::turn::stats::{DropReason, Meters};
 
 /// An allocation's opaque name in logs and events; drawn at random, tells nothing.
@@ -252,6 +253,8 @@ pub struct Landing {
     pub permissions: SmallVec<[Permission; 1]>,
     /// Which peers have a channel.
     pub channels: SmallVec<[ChannelBinding; 1]>,
+    /// How much may go through it; none where nothing is limited.
+    pub rates: Option<Arc<Rates>>,
     /// Whether it is still what is found at its address.
     pub current: Current,
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::proto::{
     CHANNEL_DATA_HEADROOM, Class, Full, Icmp, Method, TransactionId, Writer, XorPeerAddress,
@@ -18,8 +19,9 @@ use crate::turn::address::FiveTuple;
 use crate::turn::allocation::Allocation;
 use crate::turn::clock::Tick;
 use crate::turn::outcome::{Forward, Fragmentation, Head, Target};
+use crate::turn::rates::{Lease, Rates};
 use crate::turn::route::{AllocationId, Framing, Landing};
-use crate::turn::stats::{Counters, Direction, DropReason, Path, Volume};
+use crate::turn::stats::{Counters, Direction, DropReason, Limit, Path, Volume};
 use crate::turn::table::AllocationTable;
 
 /// What packets of one run have in common when they come in.
@@ -66,6 +68,8 @@ pub(crate) struct Run {
     pub(crate) path: Path,
     pub(crate) account: Account,
     pub(crate) volume: Volume,
+    /// Whether anything limits how much goes.
+    pub(crate) is_limited: bool,
 }
 
 impl fmt::Debug for Run {
@@ -114,7 +118,67 @@ impl Run {
         }
     }
 
-    /// Counts a packet for the receiver that did not fit its framing.
+    /// What limits those on whose account it goes, the sender first.
+    fn rates<'t>(&self, table: &'t AllocationTable) -> [Option<&'t Rates>; 2] {
+        let of = |place: &u32| table.at(*place);
+        let own = |allocation: &'t Allocation| allocation.rates().map(Arc::as_ref);
+        match &self.account {
+            Account::Hairpin { sender, place } => [
+                of(sender).and_then(own),
+                of(sender)
+                    .and_then(|sender| sender.reached.at(*place))
+                    .and_then(|landing| landing.rates.as_deref()),
+            ],
+            Account::Out { sender } => [of(sender).and_then(own), None],
+            Account::In { receiver } => [None, of(receiver).and_then(own)],
+        }
+    }
+
+    /// Takes a packet of `bytes` from the buckets of both sides, or from none.
+    pub(crate) fn pay(
+        &self,
+        table: &AllocationTable,
+        leases: &mut [Lease; 2],
+        bytes: usize,
+    ) -> Result<(), Limit> {
+        let bytes = bytes as u64;
+        let [sender, receiver] = self.rates(table);
+        let [of_sender, of_receiver] = leases;
+        if let Some(rates) = sender {
+            of_sender.pay(rates, bytes, self.now)?;
+        }
+        if let Some(rates) = receiver
+            && let Err(limit) = of_receiver.pay(rates, bytes, self.now)
+        {
+            if sender.is_some() {
+                of_sender.refund(bytes);
+            }
+            return Err(limit);
+        }
+        Ok(())
+    }
+
+    /// A packet of `bytes` that was paid for does not go.
+    pub(crate) fn refund(&self, table: &AllocationTable, leases: &mut [Lease; 2], bytes: usize) {
+        for (rates, lease) in self.rates(table).into_iter().zip(leases) {
+            if rates.is_some() {
+                lease.refund(bytes as u64);
+            }
+        }
+    }
+
+    /// Gives back what was taken ahead.
+    pub(crate) fn end_leases(&self, table: &AllocationTable, leases: &mut [Lease; 2]) {
+        if self.is_limited {
+            for (rates, lease) in self.rates(table).into_iter().zip(leases) {
+                if let Some(rates) = rates {
+                    lease.end(rates);
+                }
+            }
+        }
+    }
+
+    /// Counts a packet for the receiver that did not fit its framing, or went too fast for it.
     pub(crate) fn count_drop(&self, table: &AllocationTable) {
         let meters = match &self.account {
             Account::Hairpin { sender, place } => table

@@ -9,9 +9,12 @@ use crate::turn::binding::BindingRules;
 use crate::turn::credential::{Credentials, Label};
 use crate::turn::nonce::NonceKey;
 use crate::turn::policy::{PeerJudge, PeerPolicy};
+use crate::turn::quota::Quotas;
+use crate::turn::rates::RateLimits;
 use crate::turn::redirect::Alternate;
 use crate::turn::revocation::Revocations;
 use crate::turn::ticket::TicketKey;
+use crate::turn::unvalidated::Rate;
 
 /// When a relayed address gets a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,33 @@ pub enum Bind {
     Auto,
     /// At Allocate.
     Always,
+}
+
+/// How much is too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Allocations at a time.
+    pub quotas: Quotas,
+    /// Permissions of one allocation at a time.
+    pub permissions: usize,
+    /// Channel bindings of one allocation at a time, those cooling down included.
+    pub channels: usize,
+    /// What is relayed a second.
+    pub rates: RateLimits,
+    /// Allocate requests of one network; none is no limit.
+    pub prefix_allocates: Option<Rate>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            quotas: Quotas::default(),
+            permissions: 128,
+            channels: 128,
+            rates: RateLimits::default(),
+            prefix_allocates: None,
+        }
+    }
 }
 
 /// Behaviour of a server.
@@ -52,8 +82,8 @@ pub struct ServerConfig {
     pub session_max: Duration,
     /// Whether an allocation ends with its credential.
     pub strict: bool,
-    /// Allocations per user; 0 is no limit.
-    pub user_allocations: u32,
+    /// What may be had at most; a credential may claim less.
+    pub limits: Limits,
     /// What becomes of Binding requests.
     pub binding: BindingRules,
     /// Other servers, and when clients are sent there.

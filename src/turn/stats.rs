@@ -136,6 +136,39 @@ labels! {
         SlowReader => "slow_reader",
         /// A load balancer's datagram does not say for which client it is.
         NoProxyHeader => "no_proxy_header",
+        /// More than the allocation, its user or its tenant may have relayed a second.
+        OverRate => "over_rate",
+    }
+}
+
+labels! {
+    /// Which limit was reached, by its name in the configuration; a credential may claim a smaller
+    /// one.
+    Limit {
+        /// Allocations of one user.
+        UserAllocations => "user_allocations",
+        /// Allocations of one tenant.
+        TenantAllocations => "tenant_allocations",
+        /// Allocations of all.
+        TotalAllocations => "total_allocations",
+        /// Allocate requests of one network.
+        PrefixAllocates => "prefix_allocates",
+        /// Permissions of one allocation.
+        Permissions => "permissions",
+        /// Channels of one allocation.
+        Channels => "channels",
+        /// Bits a second of one allocation.
+        AllocationRate => "allocation_rate",
+        /// Packets a second of one allocation.
+        AllocationPackets => "allocation_packets",
+        /// Bits a second of one user.
+        UserRate => "user_rate",
+        /// Packets a second of one user.
+        UserPackets => "user_packets",
+        /// Bits a second of one tenant.
+        TenantRate => "tenant_rate",
+        /// Packets a second of one tenant.
+        TenantPackets => "tenant_packets",
     }
 }
 
@@ -165,6 +198,7 @@ const PATHS: usize = Path::ALL.len();
 const DIRECTIONS: usize = Direction::ALL.len();
 const DROPS: usize = DropReason::ALL.len();
 const FAILURES: usize = AuthFailure::ALL.len();
+const LIMITS: usize = Limit::ALL.len();
 
 /// Packets and bytes.
 #[derive(Debug, Default)]
@@ -279,6 +313,7 @@ pub struct Counters {
     traffic: [[Traffic; DIRECTIONS]; PATHS],
     drops: [Counter; DROPS],
     auth_failures: [Counter; FAILURES],
+    limited: [Counter; LIMITS],
     requests: [[Counter; CODES.len()]; METHODS.len()],
     over: [Over; Transport::ALL.len()],
     /// Allocations that are live.
@@ -320,6 +355,11 @@ impl Counters {
         self.auth_failures[why as usize].add(1);
     }
 
+    /// Counts a request that was refused, or a packet that was dropped, for a limit.
+    pub(crate) fn limited(&self, limit: Limit) {
+        self.limited[limit as usize].add(1);
+    }
+
     /// Counts an answered request; `code` 0 is success.
     pub(crate) fn answered(&self, method: &str, code: u16) {
         let last = METHODS.len() - 1;
@@ -347,6 +387,12 @@ impl Counters {
         self.auth_failures[why as usize].total()
     }
 
+    /// Requests that were refused and packets that were dropped for `limit`.
+    #[must_use]
+    pub fn limits_reached(&self, limit: Limit) -> u64 {
+        self.limited[limit as usize].total()
+    }
+
     /// Requests answered so far: method, code (0 is success), count; all of them, also the zeros.
     pub fn requests(&self) -> impl Iterator<Item = (&'static str, u16, u64)> + '_ {
         METHODS
@@ -369,6 +415,9 @@ mod tests {
     fn an_index_and_its_label_belong_together() {
         for (index, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+        }
+        for (index, limit) in Limit::ALL.iter().enumerate() {
+            assert_eq!(*limit as usize, index);
         }
         let counters = Counters::default();
         counters.dropped(DropReason::NotNamed, 2);

@@ -5,9 +5,12 @@
 //! /48) at twenty times the rate. Memory is spent once, never on a source: a bucket is one number,
 //! the moment at which it would be full again, and sources whose keyed hash falls on the same
 //! bucket share it.
+//!
+//! [`Newcomers`] is a table of the second kind for those who proved it and ask for allocations.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::clock::Tick;
@@ -38,7 +41,6 @@ impl Unvalidated {
     /// Empty tables for `rate`.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
-        let table = || (0..BUCKETS).map(|_| AtomicU64::new(0)).collect();
         Self {
             hasher: foldhash::quality::RandomState::default(),
             sources: table(),
@@ -75,6 +77,38 @@ impl Unvalidated {
         let index = self.hasher.hash_one(key) as usize % BUCKETS;
         &table[index]
     }
+}
+
+/// The cap on Allocate requests of one network (/24, /48 for IPv6), shared by all workers. The table
+/// is there from the first such request on that is capped, and no larger ever after.
+#[derive(Debug, Default)]
+pub struct Newcomers {
+    hasher: foldhash::quality::RandomState,
+    networks: OnceLock<Box<[AtomicU64]>>,
+}
+
+impl Newcomers {
+    /// Takes one request off the budget of the network that `ip` is in; false when it is spent.
+    #[must_use]
+    pub fn allow(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
+        if rate.per_second == 0 {
+            return false;
+        }
+        let (_, network) = keys(ip);
+        let spacing = 1_000_000_000 / u64::from(rate.per_second);
+        let span = spacing.saturating_mul(u64::from(rate.burst.max(1)));
+        let networks = self.networks.get_or_init(table);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "only the low bits choose a bucket"
+        )]
+        let index = self.hasher.hash_one(network) as usize % BUCKETS;
+        take(&networks[index], spacing, span, now)
+    }
+}
+
+fn table() -> Box<[AtomicU64]> {
+    (0..BUCKETS).map(|_| AtomicU64::new(0)).collect()
 }
 
 /// The keys of the source and of its network, told apart from the other family's.
@@ -145,6 +179,24 @@ mod tests {
             assert!(!table.allow(IpAddr::from([192, 0, 2, 1]), second(100)));
         }
         assert!(table.allow(IpAddr::from([192, 0, 2, 2]), second(100)));
+    }
+
+    #[test]
+    fn a_network_may_ask_for_so_many_allocations_and_others_for_theirs() {
+        let newcomers = Newcomers::default();
+        let rate = Rate {
+            per_second: 5,
+            burst: 20,
+        };
+        let asks = |third: u8, now| {
+            let hosts = (0..=255).map(|host| IpAddr::from([192, 0, third, host]));
+            hosts.filter(|ip| newcomers.allow(*ip, rate, now)).count()
+        };
+        assert_eq!([asks(2, second(100)), asks(2, second(101))], [20, 5]);
+        assert_eq!(asks(3, second(101)), 20);
+        let site = |n: u128| IpAddr::from((0x2001_0db8_0007_u128 << 80 | n << 64).to_be_bytes());
+        let of_a_site = (0..100).filter(|n| newcomers.allow(site(*n), rate, second(101)));
+        assert_eq!(of_a_site.count(), 20);
     }
 
     #[test]

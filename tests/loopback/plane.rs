@@ -19,7 +19,8 @@ use taciturn::turn::revocation::Revocations;
 use taciturn::turn::stats::{Counters, Direction, DropReason, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
-    Alternate, Bind, BindingRules, NatDiscovery, NonceKey, ServerConfig, TicketKey, Transport,
+    Alternate, Bind, BindingRules, Limits, NatDiscovery, NonceKey, ServerConfig, TicketKey,
+    Transport,
 };
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -64,6 +65,7 @@ pub(crate) struct Setup {
     pub(crate) nat_discovery: bool,
     pub(crate) revocations: Revocations,
     pub(crate) bans: Bans,
+    pub(crate) limits: Limits,
 }
 
 impl Setup {
@@ -95,6 +97,7 @@ impl Setup {
             nat_discovery: false,
             revocations: Revocations::default(),
             bans: Bans::default(),
+            limits: Limits::default(),
             tcp_relay: false,
             stream_workers: 0,
             one_port: false,
@@ -194,7 +197,7 @@ impl Setup {
             allocation_lifetime: Duration::from_secs(3_600),
             session_max: Duration::from_secs(86_400),
             strict: self.strict,
-            user_allocations: 0,
+            limits: self.limits,
             binding: self.binding.clone(),
             alternate: Alternate::default(),
             draining: false,

@@ -56,8 +56,8 @@ fn outside_packets_for_a_client_that_is_away_are_dropped_and_counted() {
 fn a_client_that_stays_away_loses_its_allocation() {
     let (mut call, ticket) = Call::mobile(
         Setup {
-            user_allocations: 1,
-            ..Setup::mobile()
+            mobility: true,
+            ..Setup::with_quota(1)
         },
         TCP,
     );

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use taciturn::proto::{AddressFamily, EvenPort, RequestedAddressFamily, ReservationToken, Reserve};
+use taciturn::turn::policy::PeerPolicy;
 use taciturn::turn::ports::PortCounts;
 use taciturn::turn::stats::DropReason;
 
@@ -130,8 +131,8 @@ fn a_port_that_another_process_holds_is_left_for_the_next() {
 #[test]
 fn a_server_without_descriptors_refuses_and_recovers() {
     let setup = Setup {
-        user_allocations: 1,
-        ..Setup::any()
+        policy: PeerPolicy::Any,
+        ..Setup::with_quota(1)
     };
     let mut world = setup.world();
     let mut alice = world.client("alice", ALICE);
@@ -209,8 +210,8 @@ fn a_freed_port_rests_and_late_packets_reach_nobody() {
 fn no_port_is_lost_over_many_allocations() {
     let setup = Setup {
         ports: 50_000..=50_063,
-        user_allocations: 8,
-        ..Setup::any()
+        policy: PeerPolicy::Any,
+        ..Setup::with_quota(8)
     };
     let mut world = setup.world();
     let all = counts(&world).free;

@@ -10,9 +10,8 @@ use crate::world::servers::{BEGIN_UNIX, STATIC_USER, Setup, World, at};
 
 fn with_limit(user_allocations: u32) -> World {
     Setup {
-        user_allocations,
         workers: 2,
-        ..Setup::default()
+        ..Setup::with_quota(user_allocations)
     }
     .world()
 }

@@ -52,11 +52,7 @@ fn password_of(username: &str) -> String {
 
 #[test]
 fn a_sealed_username_allocates_refreshes_and_counts_for_its_subject() {
-    let setup = Setup {
-        user_allocations: 1,
-        ..Setup::default()
-    };
-    let mut world = setup.world();
+    let mut world = Setup::with_quota(1).world();
     let mut alice = world.sealed(&world.claims("alice"), ALICE);
     assert_eq!(alice.password, password_of(&alice.username));
     alice.allocate(&mut world);

@@ -133,8 +133,8 @@ fn a_lifetime_of_zero_with_a_ticket_ends_the_allocation() {
 #[test]
 fn moving_neither_takes_nor_gives_quota() {
     let setup = Setup {
-        user_allocations: 1,
-        ..Setup::mobile()
+        mobility: true,
+        ..Setup::with_quota(1)
     };
     let (mut call, mut ticket) = Call::mobile(setup, UDP);
     let subject = call.world.subject("alice");

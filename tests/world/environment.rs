@@ -14,9 +14,11 @@ use rand::rngs::StdRng;
 use taciturn::proto::ConnectionId;
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortPool, PortWish, Token};
-use taciturn::turn::quota::{Admitted, Users};
+use taciturn::turn::quota::{Admitted, Applicant, Users};
+use taciturn::turn::rates::{RateLimits, SharedBuckets};
 use taciturn::turn::route::{Landing, Landings, PeerKind, Standing};
-use taciturn::turn::unvalidated::{Rate, Unvalidated};
+use taciturn::turn::stats::Limit;
+use taciturn::turn::unvalidated::{Newcomers, Rate, Unvalidated};
 use taciturn::turn::{
     AllocationId, Environment, FiveTuple, Forward, Head, ListenerId, PeerAddr, RelayedAddr, Server,
     SocketRefused, Tick, WorkerId,
@@ -41,6 +43,7 @@ pub struct House {
     pub ports: PortPool,
     pub users: Users,
     pub unvalidated: Unvalidated,
+    pub newcomers: Newcomers,
     /// Ports that "another process" holds.
     pub taken: HashSet<u16>,
     /// Whether the kernel has no descriptors left.
@@ -72,6 +75,7 @@ impl House {
             ports: PortPool::new(addresses, ports, Duration::from_secs(60), rng),
             users: Users::default(),
             unvalidated: Unvalidated::new(unvalidated),
+            newcomers: Newcomers::default(),
             taken: HashSet::new(),
             exhausted: false,
             workers: 1,
@@ -135,15 +139,26 @@ impl Environment for Room {
         house.listening.remove(&relayed);
     }
 
-    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
-        self.house.borrow().users.has_room(user, limit, now)
+    fn has_room(&self, applicant: &Applicant<'_>, now: Tick) -> Result<(), Limit> {
+        self.house.borrow().users.has_room(applicant, now)
     }
 
-    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted {
-        self.house
-            .borrow_mut()
-            .users
-            .admit(user, limit, holding, now)
+    fn admit(&mut self, applicant: &Applicant<'_>, holding: Arc<Standing>, now: Tick) -> Admitted {
+        self.house.borrow_mut().users.admit(applicant, holding, now)
+    }
+
+    fn shared_buckets(
+        &mut self,
+        user: Subject,
+        holding: &Standing,
+        limits: &RateLimits,
+    ) -> SharedBuckets {
+        let users = &mut self.house.borrow_mut().users;
+        users.shared_buckets(user, holding, limits)
+    }
+
+    fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
+        self.house.borrow().newcomers.allow(ip, rate, now)
     }
 
     fn release(&mut self, user: Subject, holding: &Arc<Standing>) {

@@ -19,13 +19,14 @@ use taciturn::turn::credential::{
     Claims, Credentials, Label, SealingKeys, Secret, SecretsRing, StaticUsers, Subject, mint,
 };
 use taciturn::turn::policy::{Faces, FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use taciturn::turn::quota::Quotas;
 use taciturn::turn::revocation::Revocations;
-use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Path};
+use taciturn::turn::stats::{AuthFailure, Direction, DropReason, Limit, Path};
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
     AllocationId, Alternate, Bind, BindingRules, Clock, Event, FiveTuple, Fragmentation, Handled,
-    ListenerId, NatDiscovery, NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig, Target, Tick,
-    TicketKey, WorkerId,
+    Limits, ListenerId, NatDiscovery, NonceKey, PeerAddr, RelayedAddr, Server, ServerConfig,
+    Target, Tick, TicketKey, WorkerId,
 };
 use zeroize::Zeroizing;
 
@@ -82,7 +83,7 @@ pub struct Setup {
     pub allocation_lifetime: u64,
     pub session_max: u64,
     pub strict: bool,
-    pub user_allocations: u32,
+    pub limits: Limits,
     pub tcp_relay: bool,
     pub workers: u16,
     pub unvalidated: Rate,
@@ -119,7 +120,7 @@ impl Default for Setup {
             allocation_lifetime: 3_600,
             session_max: 86_400,
             strict: false,
-            user_allocations: 0,
+            limits: Limits::default(),
             tcp_relay: false,
             workers: 1,
             unvalidated: Rate {
@@ -143,6 +144,20 @@ impl Setup {
     pub fn mobile() -> Self {
         Self {
             mobility: true,
+            ..Self::default()
+        }
+    }
+
+    /// Where a user may hold so many allocations.
+    pub fn with_quota(user: u32) -> Self {
+        Self {
+            limits: Limits {
+                quotas: Quotas {
+                    user: Some(user),
+                    ..Quotas::default()
+                },
+                ..Limits::default()
+            },
             ..Self::default()
         }
     }
@@ -201,7 +216,7 @@ impl Setup {
             allocation_lifetime: Duration::from_secs(self.allocation_lifetime),
             session_max: Duration::from_secs(self.session_max),
             strict: self.strict,
-            user_allocations: self.user_allocations,
+            limits: self.limits,
             binding: self.binding.clone(),
             alternate: self.alternate.clone(),
             draining: self.draining,
@@ -364,6 +379,13 @@ impl World {
             call: self.config.credentials.call(call),
             ..self.claims(user)
         }
+    }
+
+    /// A client at `addr` with a sealed credential of `user`, whose claims `fill` completes.
+    pub fn sealed_client(&self, user: &str, addr: &str, fill: impl FnOnce(&mut Claims)) -> Client {
+        let mut claims = self.claims(user);
+        fill(&mut claims);
+        self.sealed(&claims, addr)
     }
 
     /// A client at `addr` whose sealed username says `claims`.
@@ -545,6 +567,14 @@ impl World {
             .sum()
     }
 
+    /// How often `limit` was reached, over all workers.
+    pub fn limited(&self, limit: Limit) -> u64 {
+        self.servers
+            .iter()
+            .map(|server| server.counters().limits_reached(limit))
+            .sum()
+    }
+
     /// How often a request failed to authenticate for `why`, over all workers.
     pub fn failures(&self, why: AuthFailure) -> u64 {
         self.servers
@@ -573,6 +603,14 @@ impl World {
             .meters()
             .traffic(path, direction);
         (traffic.packets.total(), traffic.bytes.total())
+    }
+
+    /// The relayed address of `client`'s allocation, the first of them.
+    pub fn relayed_of(&self, client: &Client) -> SocketAddr {
+        let house = self.house.borrow();
+        let own = house.landings.values().filter(|l| l.client == client.tuple);
+        let first = own.map(|landing| landing.relayed.socket_addr()).min();
+        first.unwrap()
     }
 
     pub fn has_socket(&self, relayed: SocketAddr) -> bool {

@@ -10,7 +10,7 @@ use humantime::format_duration;
 use super::facts::Facts;
 use super::warnings::stream_workers;
 use super::{Line, opens_relay_sockets, relayed_addresses};
-use crate::config::{Alternate, Auth, Channels, LogFormat, Peers, Policy, Settings};
+use crate::config::{Alternate, Auth, Channels, LogFormat, Peers, Policy, Rate, Settings};
 use crate::daemon::reached;
 use crate::dataplane::RelayAddress;
 use crate::dataplane::tls::Certificate;
@@ -238,10 +238,46 @@ fn sessions(settings: &Settings) -> String {
         "even past its credential's expiry"
     };
     format!(
-        "an allocation may be refreshed for {}, {end}; lifetime up to {}; {users} for one user",
+        "an allocation may be refreshed for {}, {end}; lifetime up to {}; {users} for one user{}",
         format_duration(auth.session_max),
         format_duration(settings.limits.allocation_lifetime),
+        others(settings),
     )
+}
+
+/// The limits that most servers do without.
+fn others(settings: &Settings) -> String {
+    let limits = &settings.limits;
+    let mut said = String::new();
+    for (limit, of) in [
+        (limits.tenant_allocations, "for one tenant"),
+        (limits.total_allocations, "in all"),
+    ] {
+        if let Some(limit) = limit {
+            said.push_str(&format!(", {limit} {of}"));
+        }
+    }
+    for (relaying, of) in [
+        (limits.allocation, "an allocation"),
+        (limits.user, "a user"),
+        (limits.tenant, "a tenant"),
+    ] {
+        let bits = relaying.bits.map(|bits| format!("{bits} bit/s"));
+        let packets = relaying.packets.map(|rate| {
+            let Rate { per_second, burst } = rate;
+            format!("{per_second} packets a second ({burst} at once)")
+        });
+        let both: Vec<String> = bits.into_iter().chain(packets).collect();
+        if !both.is_empty() {
+            said.push_str(&format!("; relayed for {of}: {}", both.join(", ")));
+        }
+    }
+    if let Some(Rate { per_second, burst }) = limits.prefix_allocates {
+        said.push_str(&format!(
+            "; {per_second} allocations a second ({burst} at once) asked for from one network"
+        ));
+    }
+    said
 }
 
 fn keys(settings: &Settings) -> String {

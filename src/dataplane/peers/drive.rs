@@ -157,10 +157,13 @@ impl Worker {
         told
     }
 
-    /// Ends what lingers, if it is time to look.
+    /// Moves on what was too fast, and ends what lingers, if it is time to look.
     pub(in crate::dataplane) fn sweep_peers(&mut self, now: Tick) {
+        let counters = &self.counters;
         let (peers, poller) = self.server.environment_mut().peers();
-        for connection in peers.sweep(poller, now) {
+        let mut ended = peers.go_on(poller, counters, now);
+        ended.extend(peers.sweep(poller, now));
+        for connection in ended {
             self.server.handle_connection_closed(connection);
         }
     }

@@ -71,6 +71,8 @@ pub(crate) struct Peers {
     /// Listening sockets that pause for want of descriptors.
     paused: Vec<At>,
     next_sweep: Tick,
+    /// Spliced connections that were too fast, and when each goes on.
+    slowed: Vec<(Tick, At)>,
     /// What is read before it is written; only workers that relay TCP have it.
     room: Vec<u8>,
 }
@@ -88,8 +90,13 @@ impl Peers {
         self.slots.len() < PEERS_MAX
     }
 
-    /// When lingering connections are looked at next, if there are any.
+    /// When connections are looked at next that linger or were too fast, if there are any.
     pub(crate) fn poll_timeout(&self) -> Option<Tick> {
+        let slowed = self.slowed.iter().map(|(until, _)| *until).min();
+        self.sweeps_at().into_iter().chain(slowed).min()
+    }
+
+    fn sweeps_at(&self) -> Option<Tick> {
         (!self.by_connection.is_empty() || !self.paused.is_empty()).then_some(self.next_sweep)
     }
 
@@ -192,6 +199,7 @@ impl Peers {
         let Some(at) = self.by_connection.remove(&connection) else {
             return;
         };
+        self.slowed.retain(|(_, other)| *other != at);
         match self.slots.try_remove(at.slot as usize) {
             Some(Slot {
                 entry: Entry::Spliced(_, mut splice),
@@ -270,6 +278,10 @@ impl Peers {
         let connection = *connection;
         let carried = splice.carry(&mut self.room, counters, now);
         if carried == Carried::On && splice.watch(poller, token(at).token()).is_ok() {
+            let paused = splice.paused();
+            // It may be reported for its other direction meanwhile.
+            self.slowed.retain(|(_, other)| *other != at);
+            self.slowed.extend(paused.map(|until| (until, at)));
             return News::Nothing;
         }
         self.close(connection, poller);
@@ -326,9 +338,24 @@ impl Peers {
         }
     }
 
+    /// Moves those on that were too fast, where it is time; which of them have ended.
+    fn go_on(&mut self, poller: &Poller, counters: &Counters, now: Tick) -> Vec<ConnectionId> {
+        let due: Vec<At> = self
+            .slowed
+            .extract_if(.., |(until, _)| *until <= now)
+            .map(|(_, at)| at)
+            .collect();
+        due.into_iter()
+            .filter_map(|at| match self.carry(at, poller, counters, now) {
+                News::Ended(connection) => Some(connection),
+                News::Nothing | News::Arrivals(_) | News::Connected(_) | News::Failed(_) => None,
+            })
+            .collect()
+    }
+
     /// Ends what has lingered too long, and listens again where that paused, if it is time.
     fn sweep(&mut self, poller: &Poller, now: Tick) -> Vec<ConnectionId> {
-        if self.poll_timeout().is_none_or(|at| at > now) {
+        if self.sweeps_at().is_none_or(|at| at > now) {
             return Vec::new();
         }
         self.next_sweep = now.plus(SWEEP);

@@ -1,6 +1,7 @@
 //! Two connections as one: what comes by either leaves by the other as it is (RFC 6062 §5.4), in
 //! order and whole. While one side does not take what it gets, the other is not read, and its
-//! sender is told by its window; so a splice holds no more than one read in each direction.
+//! sender is told by its window; so a splice holds no more than one read in each direction. A side
+//! that sends more than its allocation may is not read for a while either: nothing is dropped.
 //!
 //! The end of one direction is passed on and the other goes on, until it ends too or nothing has
 //! moved for a while. Who resets a connection gets nothing more, and what it sent still arrives.
@@ -194,6 +195,8 @@ struct Way {
     has_ended: bool,
     /// Whether the other side knows.
     is_done: bool,
+    /// Until when it is not read, because it was too fast.
+    paused: Option<Tick>,
 }
 
 impl Way {
@@ -249,11 +252,13 @@ impl Way {
         from: &mut End,
         to: &mut End,
         room: &mut [u8],
-        mut count: impl FnMut(usize),
+        now: Tick,
+        mut count: impl FnMut(usize) -> Tick,
     ) -> bool {
         let mut moved = false;
+        self.paused = self.paused.filter(|until| now < *until);
         for _ in 0..ROUNDS {
-            if self.is_done || !self.push(to) {
+            if self.is_done || !self.push(to) || self.paused.is_some() {
                 return moved;
             }
             match from.read(room) {
@@ -261,7 +266,7 @@ impl Way {
                 Ok(Came::End) => self.has_ended = true,
                 Ok(Came::Bytes { len, more }) => {
                     moved = true;
-                    count(len);
+                    self.paused = Some(count(len)).filter(|until| now < *until);
                     let bytes = room.get(..len).unwrap_or_default();
                     let Ok(taken) = to.write(bytes) else {
                         self.give_up();
@@ -344,10 +349,12 @@ impl Splice {
         } = self;
         client.look(back);
         peer.look(out);
-        let went = out.carry(client, peer, room, |len| {
-            account.from_client(len, now, counters);
+        let went = out.carry(client, peer, room, now, |len| {
+            account.from_client(len, now, counters)
         });
-        let came = back.carry(peer, client, room, |len| account.from_peer(len, counters));
+        let came = back.carry(peer, client, room, now, |len| {
+            account.from_peer(len, now, counters)
+        });
         client.look(back);
         peer.look(out);
         if out.is_done && back.is_done {
@@ -375,6 +382,14 @@ impl Splice {
         }
     }
 
+    /// When it is to be moved on by itself, if it pauses.
+    pub(super) fn paused(&self) -> Option<Tick> {
+        [self.out.paused, self.back.paused]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
     /// Whether one direction has ended and the other has not moved for long.
     pub(super) fn is_late(&self, now: Tick) -> bool {
         let is_half = [&self.out, &self.back].map(|way| way.has_ended || way.is_done);
@@ -384,7 +399,8 @@ impl Splice {
 
 /// What `end` is waited for, from which `away` comes and to which `towards` leads.
 fn interest(away: &Way, towards: &Way, end: &End, other: &End) -> Option<Interest> {
-    let reads = !away.has_ended && !away.is_done && away.is_clear() && !other.is_clogged();
+    let open = !away.has_ended && !away.is_done && away.paused.is_none();
+    let reads = open && away.is_clear() && !other.is_clogged();
     let writes = !towards.is_done && (!towards.is_clear() || end.is_clogged() || towards.has_ended);
     match (reads, writes) {
         (true, true) => Some(Interest::ReadAndWrite),
@@ -412,6 +428,8 @@ mod tests {
     use std::io::Read;
 
     use super::*;
+
+    const NOW: Tick = Tick::from_nanos(1);
 
     /// Bytes that differ from place to place.
     fn pattern(len: usize) -> Vec<u8> {
@@ -442,7 +460,10 @@ mod tests {
             if let Ok(len) = (&sender).write(&whole[sent..]) {
                 sent += len;
             }
-            let moved = way.carry(&mut from, &mut to, &mut room, |len| counted += len);
+            let moved = way.carry(&mut from, &mut to, &mut room, NOW, |len| {
+                counted += len;
+                NOW
+            });
             assert!(
                 way.waiting.len() <= ROOM,
                 "{} bytes wait",
@@ -469,13 +490,32 @@ mod tests {
     }
 
     #[test]
+    fn a_way_that_was_too_fast_is_not_read_until_it_may_go_on() {
+        let ((mut from, sender), (mut to, receiver)) = (pair(), pair());
+        let (mut way, mut room) = (Way::default(), vec![0; ROOM]);
+        (&sender).write_all(b"first").unwrap();
+        let later = Tick::from_nanos(5);
+        assert!(way.carry(&mut from, &mut to, &mut room, NOW, |_| later));
+        (&sender).write_all(b"second").unwrap();
+        assert!(!way.carry(&mut from, &mut to, &mut room, NOW, |_| NOW));
+        assert_eq!(way.paused, Some(later));
+        assert_eq!(
+            interest(&way, &Way::default(), &from, &to),
+            Some(Interest::Nothing)
+        );
+        assert_eq!(all(&receiver), b"first");
+        assert!(way.carry(&mut from, &mut to, &mut room, later, |_| later));
+        assert_eq!((way.paused, all(&receiver)), (None, b"second".to_vec()));
+    }
+
+    #[test]
     fn the_end_comes_behind_everything_else() {
         let ((mut from, sender), (mut to, receiver)) = (pair(), pair());
         let (mut way, mut room) = (Way::new(b"first".to_vec()), vec![0; ROOM]);
         (&sender).write_all(b" last").unwrap();
         sender.finish().unwrap();
-        assert!(way.carry(&mut from, &mut to, &mut room, |_| {}));
-        assert!(!way.carry(&mut from, &mut to, &mut room, |_| {}));
+        assert!(way.carry(&mut from, &mut to, &mut room, NOW, |_| NOW));
+        assert!(!way.carry(&mut from, &mut to, &mut room, NOW, |_| NOW));
         assert!(way.is_done);
         assert_eq!(all(&receiver), b"first last");
         assert_eq!((&receiver).read(&mut [0; 1]).unwrap(), 0);
@@ -488,11 +528,11 @@ mod tests {
         let (mut way, mut room) = (Way::default(), vec![0; ROOM]);
         drop(receiver);
         (&sender).write_all(b"lost").unwrap();
-        way.carry(&mut from, &mut to, &mut room, |_| {});
+        way.carry(&mut from, &mut to, &mut room, NOW, |_| NOW);
         assert!(way.is_done && way.is_clear());
         // What it would have said is read all the same, up to its end.
         let mut back = Way::default();
-        back.carry(&mut to, &mut from, &mut room, |_| {});
+        back.carry(&mut to, &mut from, &mut room, NOW, |_| NOW);
         assert!(back.has_ended);
     }
 

@@ -25,6 +25,7 @@ use crate::turn::clock::{Deadline, Tick};
 use crate::turn::create_permission::kind_of;
 use crate::turn::environment::Environment;
 use crate::turn::outcome::ControlMessage;
+use crate::turn::rates::Rates;
 use crate::turn::request::{Reject, Request, sign};
 use crate::turn::route::{AllocationId, Landing, PeerKind, RelayProtocol, Sender, Standing};
 use crate::turn::stats::{Counters, Direction, DropReason, Path, Volume};
@@ -53,6 +54,7 @@ pub struct DataAccount {
     standing: Arc<Standing>,
     relayed: RelayedAddr,
     path: Path,
+    rates: Option<Arc<Rates>>,
 }
 
 impl DataAccount {
@@ -62,19 +64,29 @@ impl DataAccount {
         &self.standing.until[usize::from(self.relayed.ip().is_ipv6())]
     }
 
-    /// Counts a read of `bytes` from the client, by the worker that owns the allocation.
-    pub fn from_client(&self, bytes: usize, now: Tick, counters: &Counters) {
+    /// Takes a read from the allocation's buckets; when the next is due.
+    fn pace(&self, run: Volume, now: Tick) -> Tick {
+        let rates = self.rates.as_ref();
+        rates.map_or(now, |rates| rates.owe(1, run.bytes, now))
+    }
+
+    /// Counts a read of `bytes` from the client, by the worker that owns the allocation. A connection
+    /// loses nothing when it is too fast: it is not to be read again before the moment that is
+    /// returned.
+    pub fn from_client(&self, bytes: usize, now: Tick, counters: &Counters) -> Tick {
         let (run, meters) = (Volume::one(bytes), &self.standing.meters);
         meters.heard(now);
         meters.received(self.path, run);
         counters.relayed(self.path, Direction::In, run);
+        self.pace(run, now)
     }
 
-    /// Counts a read of `bytes` from the peer, by the worker that owns the allocation.
-    pub fn from_peer(&self, bytes: usize, counters: &Counters) {
+    /// The same for a read from the peer.
+    pub fn from_peer(&self, bytes: usize, now: Tick, counters: &Counters) -> Tick {
         let run = Volume::one(bytes);
         self.standing.meters.sent(self.path, run);
         counters.relayed(self.path, Direction::Out, run);
+        self.pace(run, now)
     }
 }
 
@@ -344,6 +356,7 @@ impl<E: Environment> Server<E> {
         let allocation = self.table.by_id(connection.allocation)?;
         Some(DataAccount {
             standing: Arc::clone(&allocation.standing),
+            rates: allocation.rates().cloned(),
             relayed: connection.relayed,
             path: match connection.kind {
                 PeerKind::Own => Path::Hairpin,

@@ -169,7 +169,7 @@ fn both_families_listen_and_each_ends_alone() {
 #[test]
 fn it_counts_against_its_users_quota_as_any_other() {
     let mut world = Setup {
-        user_allocations: 1,
+        limits: Setup::with_quota(1).limits,
         ..any()
     }
     .world();

@@ -144,7 +144,7 @@ fn what_flows_is_counted_on_the_allocation_and_is_a_sign_of_life() {
     let later = world.clock.now.plus(std::time::Duration::from_secs(5));
     account.from_client(100, later, server.counters());
     account.from_client(20, later, server.counters());
-    account.from_peer(3, server.counters());
+    account.from_peer(3, later, server.counters());
     assert!(account.until().holds(later));
     for (direction, counted) in [(Direction::In, (2, 120)), (Direction::Out, (1, 3))] {
         assert_eq!(world.meters(relayed, Path::Relay, direction), counted);

@@ -230,7 +230,15 @@ impl Run {
                 || format!("user {user} holds {held} allocations"),
             )?;
         }
-        Ok(())
+        let (counted, total) = (house.users.total(), self.setting.total);
+        let held = self.model.allocations.iter().filter(|a| !a.replaced);
+        let held = held.count();
+        must(held == counted, || {
+            format!("there are {held} allocations, {counted} by the quota")
+        })?;
+        must(total == 0 || held <= total, || {
+            format!("there are {held} allocations")
+        })
     }
 
     /// Every end is waited for.

@@ -166,6 +166,7 @@ impl Run {
             permissions: Vec::new(),
             channels: Vec::new(),
             traffic: Traffic::default(),
+            paid_until: 0,
         });
         Ok(())
     }

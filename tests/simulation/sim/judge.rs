@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use taciturn::proto::{AddressFamily, ChannelRange, Method, Reserve, TransactionId};
 use taciturn::turn::{FiveTuple, Transport};
 
-use super::model::{Allocation, COOL_DOWN, MOST_PERMISSIONS, Model, Promise};
+use super::model::{Allocation, COOL_DOWN, Model, Promise};
 use super::setting::{Class, SECOND};
 use super::speech::{Say, Signing};
 
@@ -15,7 +15,6 @@ use super::speech::{Say, Signing};
 pub const REST: u64 = 60 * SECOND;
 /// How long an allocation is silent before it may make way.
 const SILENCE: u64 = 30 * SECOND;
-const MOST_CHANNELS: usize = 128;
 
 /// A request and the moment it arrives.
 #[derive(Debug, Clone)]
@@ -233,7 +232,13 @@ impl Model {
             return;
         }
         // What has ended but was not taken away yet may still count.
-        if self.holdings(ask).iter().all(|a| a.is_live(ask.now)) {
+        let by_user = self.is_full_of(&self.holdings(ask), self.setting.quota);
+        let counted = if by_user {
+            self.holdings(ask)
+        } else {
+            self.counted(ask)
+        };
+        if counted.iter().all(|a| a.is_live(ask.now)) {
             must.push(486);
         } else {
             may.push(486);
@@ -248,9 +253,21 @@ impl Model {
             .collect()
     }
 
+    /// What counts on everybody's.
+    fn counted(&self, ask: &Ask) -> Vec<&Allocation> {
+        self.allocations
+            .iter()
+            .filter(|a| !a.replaced && a.tuple != ask.tuple)
+            .collect()
+    }
+
+    const fn is_full_of(&self, counted: &[&Allocation], limit: usize) -> bool {
+        limit > 0 && counted.len() >= limit
+    }
+
     pub fn is_full(&self, ask: &Ask) -> bool {
-        let quota = self.setting.quota;
-        quota > 0 && self.holdings(ask).len() >= quota
+        self.is_full_of(&self.holdings(ask), self.setting.quota)
+            || self.is_full_of(&self.counted(ask), self.setting.total)
     }
 
     /// Those who have been silent longest, and for long enough.
@@ -280,6 +297,9 @@ impl Model {
         let peers = ask.peers();
         if peers.is_empty() {
             must.push(400);
+        }
+        if peers.len() > self.setting.permissions {
+            must.push(508);
         }
         let Some(allocation) = self.live_on(ask.tuple, ask.now) else {
             must.push(437);
@@ -311,12 +331,13 @@ impl Model {
         };
         let kept = |until: u64| ask.now < until + COOL_DOWN;
         let mut kept = allocation.channels.iter().filter(|c| kept(c.until));
+        let is_bound = kept.clone().any(|c| c.number == number && c.peer == peer);
+        if kept.clone().count() >= self.setting.channels_of_one && !is_bound {
+            must.push(508);
+        }
         // RFC 8656 §12: nor within five minutes after a binding's end.
         if kept.any(|channel| (channel.number == number) != (channel.peer == peer)) {
             must.push(400);
-        }
-        if allocation.channels.len() >= MOST_CHANNELS {
-            must.push(508);
         }
         self.judge_peers(allocation, ask, kernel, must, may);
         if self.setting.class(peer.ip(), Some(peer.port())) == Class::Refused {
@@ -338,7 +359,7 @@ impl Model {
         ips.dedup();
         ips.retain(|ip| a.permission(*ip, ask.now).is_none());
         let live = a.permissions.iter().filter(|p| ask.now < p.until).count();
-        if live + ips.len() > MOST_PERMISSIONS {
+        if !ips.is_empty() && live + ips.len() > self.setting.permissions {
             must.push(508);
         }
         for peer in ask.peers() {

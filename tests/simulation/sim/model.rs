@@ -15,7 +15,6 @@ use super::setting::{Class, Policy, SECOND, Setting, named};
 pub const PERMISSION: u64 = 300 * SECOND;
 pub const CHANNEL: u64 = 600 * SECOND;
 pub const COOL_DOWN: u64 = 300 * SECOND;
-pub const MOST_PERMISSIONS: usize = 128;
 pub const MOST_NAMES: usize = 32;
 
 /// Whether a relayed address has a socket.
@@ -73,6 +72,8 @@ pub struct Allocation {
     pub permissions: Vec<Permission>,
     pub channels: Vec<Channel>,
     pub traffic: Traffic,
+    /// When everything that was relayed for it is paid for, packet by packet.
+    pub paid_until: u64,
 }
 
 impl Allocation {
@@ -249,6 +250,7 @@ impl Model {
         match self.setting.class(peer.ip(), Some(peer.port())) {
             Class::Refused => Fate::Dropped,
             Class::Own => self.hairpin(tuple, from, peer, length, now),
+            Class::Fleet | Class::Foreign if !self.pay(&[tuple], now) => Fate::Dropped,
             Class::Fleet | Class::Foreign => {
                 self.count(tuple, path, Direction::In, length);
                 Fate::ToPeer {
@@ -285,6 +287,9 @@ impl Model {
         };
         // Named for what comes back, not for the very packet that names.
         self.name_by_sending(tuple, to, receiver_user, now);
+        if fate != Fate::Dropped && !self.pay(&[tuple, receiver_tuple], now) {
+            return Fate::Dropped;
+        }
         if fate != Fate::Dropped {
             self.count(tuple, Path::Hairpin, Direction::In, length);
             self.count(receiver_tuple, Path::Hairpin, Direction::Out, length);
@@ -367,10 +372,36 @@ impl Model {
             None => Path::Indication,
         };
         let fate = deliver(receiver, visible, length, now);
+        if fate != Fate::Dropped && !self.pay(&[tuple], now) {
+            return Fate::Dropped;
+        }
         if fate != Fate::Dropped {
             self.count(tuple, path, Direction::Out, length);
         }
         fate
+    }
+
+    /// A packet is relayed only if all on whose account it goes may have one more: so many at once,
+    /// and one more each time that its share of a second has passed.
+    fn pay(&mut self, tuples: &[FiveTuple], now: u64) -> bool {
+        let Some((per_second, burst)) = self.setting.pace else {
+            return true;
+        };
+        let share = SECOND / per_second;
+        let before: Vec<u64> = self.allocations.iter().map(|a| a.paid_until).collect();
+        for tuple in tuples {
+            let Some(allocation) = self.on_mut(*tuple) else {
+                continue;
+            };
+            allocation.paid_until = allocation.paid_until.max(now) + share;
+            if allocation.paid_until > now + burst * share {
+                for (allocation, before) in self.allocations.iter_mut().zip(before) {
+                    allocation.paid_until = before;
+                }
+                return false;
+            }
+        }
+        true
     }
 
     pub fn count(&mut self, tuple: FiveTuple, path: Path, direction: Direction, bytes: usize) {

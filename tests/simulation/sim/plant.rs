@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortWish, Token};
-use taciturn::turn::quota::Admitted;
+use taciturn::turn::quota::{Admitted, Applicant, Quotas};
+use taciturn::turn::rates::{RateLimits, SharedBuckets};
 use taciturn::turn::route::{Landing, Landings, NamedPort, PeerKind, Permission, Standing};
+use taciturn::turn::stats::Limit;
+use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
     AllocationId, Deadline, Environment, FiveTuple, RelayedAddr, SocketRefused, Tick, WorkerId,
 };
@@ -37,6 +40,10 @@ pub enum Plant {
     SocketKept,
     /// Users may hold any number.
     QuotaIgnored,
+    /// All together may hold any number.
+    TotalIgnored,
+    /// Packets for an allocation are not counted on its rate.
+    RateForgotten,
     /// Nobody tells the server that a connection is gone.
     DisconnectForgotten,
     /// What waited for a connection goes to the next one on its 5-tuple.
@@ -44,7 +51,7 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const BUGS: [Self; 11] = [
+    pub const BUGS: [Self; 13] = [
         Self::AdmissionRemoved,
         Self::NamingRemoved,
         Self::DeadlineIgnored,
@@ -54,6 +61,8 @@ impl Plant {
         Self::WithdrawForgotten,
         Self::SocketKept,
         Self::QuotaIgnored,
+        Self::TotalIgnored,
+        Self::RateForgotten,
         Self::DisconnectForgotten,
         Self::FormerQueueKept,
     ];
@@ -105,6 +114,7 @@ impl Planted {
                 }
             }
             Plant::ChannelsForgotten => altered.channels.clear(),
+            Plant::RateForgotten => altered.rates = None,
             Plant::ReceiverConfused => {
                 let house = self.room.house.borrow();
                 let other = house.landings.values().map(|l| l.client);
@@ -117,10 +127,29 @@ impl Planted {
             | Plant::WithdrawForgotten
             | Plant::SocketKept
             | Plant::QuotaIgnored
+            | Plant::TotalIgnored
             | Plant::DisconnectForgotten
             | Plant::FormerQueueKept => {}
         }
         altered
+    }
+
+    fn alter_applicant<'a>(&self, applicant: &Applicant<'a>) -> Applicant<'a> {
+        let quotas = match self.plant {
+            Plant::QuotaIgnored => Quotas {
+                user: None,
+                ..applicant.quotas
+            },
+            Plant::TotalIgnored => Quotas {
+                total: None,
+                ..applicant.quotas
+            },
+            _ => applicant.quotas,
+        };
+        Applicant {
+            quotas,
+            ..*applicant
+        }
     }
 
     fn open(&self, ip: IpAddr) -> Permission {
@@ -207,17 +236,26 @@ impl Environment for Planted {
         }
     }
 
-    fn has_room(&self, user: Subject, limit: u32, now: Tick) -> bool {
-        self.plant == Plant::QuotaIgnored || self.room.has_room(user, limit, now)
+    fn has_room(&self, applicant: &Applicant<'_>, now: Tick) -> Result<(), Limit> {
+        self.room.has_room(&self.alter_applicant(applicant), now)
     }
 
-    fn admit(&mut self, user: Subject, limit: u32, holding: Arc<Standing>, now: Tick) -> Admitted {
-        let limit = if self.plant == Plant::QuotaIgnored {
-            0
-        } else {
-            limit
-        };
-        self.room.admit(user, limit, holding, now)
+    fn admit(&mut self, applicant: &Applicant<'_>, holding: Arc<Standing>, now: Tick) -> Admitted {
+        let applicant = self.alter_applicant(applicant);
+        self.room.admit(&applicant, holding, now)
+    }
+
+    fn shared_buckets(
+        &mut self,
+        user: Subject,
+        holding: &Standing,
+        limits: &RateLimits,
+    ) -> SharedBuckets {
+        self.room.shared_buckets(user, holding, limits)
+    }
+
+    fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
+        self.room.allow_newcomer(ip, rate, now)
     }
 
     fn release(&mut self, user: Subject, holding: &Arc<Standing>) {

@@ -11,11 +11,13 @@ use taciturn::proto::ChannelRange;
 use taciturn::turn::ban::Bans;
 use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
+use taciturn::turn::quota::Quotas;
+use taciturn::turn::rates::{Flow, Pace, RateLimits};
 use taciturn::turn::revocation::Revocations;
 use taciturn::turn::unvalidated::Rate;
 use taciturn::turn::{
-    Alternate, Bind, BindingRules, ListenerId, NatDiscovery, NonceKey, ServerConfig, TicketKey,
-    Transport,
+    Alternate, Bind, BindingRules, Limits, ListenerId, NatDiscovery, NonceKey, ServerConfig,
+    TicketKey, Transport,
 };
 use zeroize::Zeroizing;
 
@@ -78,7 +80,16 @@ pub struct Setting {
     pub channels: ChannelRange,
     pub relays: Vec<IpAddr>,
     pub ports: RangeInclusive<u16>,
+    /// Allocations of one user; 0 is no limit.
     pub quota: usize,
+    /// Allocations of all; 0 is no limit.
+    pub total: usize,
+    /// Permissions of one allocation.
+    pub permissions: usize,
+    /// Channels of one allocation.
+    pub channels_of_one: usize,
+    /// Packets a second and at once of one allocation.
+    pub pace: Option<(u64, u64)>,
     pub allocation_lifetime: u64,
     pub session_max: u64,
     /// Whether unvalidated sources get so little that they notice.
@@ -114,6 +125,10 @@ impl Setting {
             relays: RELAYS[..relays].iter().map(|ip| address(ip)).collect(),
             ports: first..=first + count - 1,
             quota: dice.pick(&[0, 1, 2, 3, 10]),
+            total: dice.pick(&[0, 0, 0, 5, 8]),
+            permissions: dice.pick(&[2, 4, 128, 128]),
+            channels_of_one: dice.pick(&[1, 3, 128, 128]),
+            pace: dice.pick(&[None, None, None, None, Some((1, 2)), Some((10, 5))]),
             allocation_lifetime: dice.pick(&[300, 600, 1_200, 3_600]),
             session_max: dice.pick(&[900, 7_200, 86_400]),
             tight: dice.percent(15),
@@ -173,7 +188,7 @@ impl Setting {
             allocation_lifetime: Duration::from_secs(self.allocation_lifetime),
             session_max: Duration::from_secs(self.session_max),
             strict: self.strict,
-            user_allocations: u32::try_from(self.quota).unwrap(),
+            limits: self.limits(),
             binding: BindingRules::default(),
             alternate: Alternate::default(),
             draining: false,
@@ -182,6 +197,30 @@ impl Setting {
             tcp_relay: false,
             revocations: Revocations::default(),
             bans: Bans::default(),
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let some = |limit: usize| (limit > 0).then(|| u32::try_from(limit).unwrap());
+        let packets = self
+            .pace
+            .map(|(per_second, burst)| Pace { per_second, burst });
+        Limits {
+            quotas: Quotas {
+                user: some(self.quota),
+                tenant: None,
+                total: some(self.total),
+            },
+            permissions: self.permissions,
+            channels: self.channels_of_one,
+            rates: RateLimits {
+                allocation: Flow {
+                    packets,
+                    bits: None,
+                },
+                ..RateLimits::default()
+            },
+            prefix_allocates: None,
         }
     }
 

@@ -37,11 +37,27 @@ pub(crate) struct Server {
     pub(crate) on_request: bool,
 }
 
+/// What `taciturn-limits` has that `taciturn` has not: each packet asks the buckets of allocation
+/// and user on both sides. Tenants are claimed by sealed usernames, which the load has none of.
+const LIMITS: &str = r#"user_allocations = 1000000
+tenant_allocations = 1000000
+total_allocations = 1000000
+permissions = 1024
+channels = 1024
+allocation_rate = "1000Gbit/s"
+allocation_packets = "100000000/s"
+user_rate = "1000Gbit/s"
+user_packets = "100000000/s"
+tenant_rate = "1000Gbit/s"
+tenant_packets = "100000000/s"
+prefix_allocates = "1000000/s burst 1000000""#;
+
 /// All rows, in the order of the table.
 #[rustfmt::skip]
 const ROWS: &[(&str, &str, Program, bool)] = &[
     ("taciturn", "this project", Program::Taciturn, false),
     ("taciturn-bound", "with a socket for every allocation (relay.bind = \"always\")", Program::Taciturn, true),
+    ("taciturn-limits", "with every limit of [limits] set, far above use", Program::Taciturn, true),
     ("coturn", "turnserver, from Debian", Program::Coturn, false),
     ("turn-rs", "turn-server, from crates.io", Program::TurnRs, false),
     ("webrtc-rs", "the server of the crate turn, from crates.io", Program::WebrtcRs, false),
@@ -169,6 +185,11 @@ impl Setting<'_> {
         } else {
             "auto"
         };
+        let limits = if name == "taciturn-limits" {
+            LIMITS
+        } else {
+            ""
+        };
         let Self { address, cores, .. } = self;
         // On one port beside TCP, as coturn has it.
         let (listen_tls, tls) = match self.work {
@@ -204,6 +225,7 @@ allow = [{allow}]
 
 [limits]
 unvalidated = "1000000/s burst 1000000"
+{limits}
 
 [workers]
 count = {cores}

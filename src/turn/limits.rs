@@ -1,0 +1,76 @@
+//! What an allocation may have at most: the smaller of what the configuration says and of what its
+//! credential claims. The counts themselves are `quota.rs`, the buckets `rates.rs`.
+
+use std::sync::Arc;
+
+use crate::turn::Server;
+use crate::turn::credential::{Claims, Subject};
+use crate::turn::environment::Environment;
+use crate::turn::quota::{Applicant, Quotas};
+use crate::turn::rates::{RateLimits, Rates};
+use crate::turn::request::{Reject, Request};
+use crate::turn::route::Standing;
+use crate::turn::stats::Limit;
+
+impl<E: Environment> Server<E> {
+    /// Counts that a request meets a limit; what it is answered.
+    pub(crate) fn limited(&self, limit: Limit) -> Reject {
+        self.counters.limited(limit);
+        match limit {
+            // RFC 8656 §10.2 and §12.2: the server cannot have more of them.
+            Limit::Permissions | Limit::Channels => Reject::CAPACITY,
+            // RFC 8656 §7.2: the allocation quota.
+            Limit::UserAllocations
+            | Limit::TenantAllocations
+            | Limit::TotalAllocations
+            | Limit::PrefixAllocates
+            | Limit::AllocationRate
+            | Limit::AllocationPackets
+            | Limit::UserRate
+            | Limit::UserPackets
+            | Limit::TenantRate
+            | Limit::TenantPackets => Reject::QUOTA,
+        }
+    }
+
+    /// Counts an authenticated Allocate on the network that it comes from.
+    pub(crate) fn count_newcomer(&self, request: &Request<'_>) -> Result<(), Reject> {
+        let (ip, now) = (request.tuple.client.expose().ip(), request.clock.now);
+        match self.config.limits.prefix_allocates {
+            Some(rate) if !self.environment.allow_newcomer(ip, rate, now) => {
+                Err(self.limited(Limit::PrefixAllocates))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Who asks for an allocation, and how many there may be.
+    pub(crate) fn applicant<'r>(&self, request: &'r Request<'_>) -> Applicant<'r> {
+        let (claims, quotas) = (request.auth.claims.as_deref(), self.config.limits.quotas);
+        let claimed = claims.and_then(|claims| claims.limits.allocations);
+        Applicant {
+            user: request.auth.subject,
+            tenant: claims.and_then(|claims| claims.tenant.as_ref()),
+            quotas: Quotas {
+                user: quotas.user.into_iter().chain(claimed).min(),
+                ..quotas
+            },
+        }
+    }
+}
+
+/// How much may go through an allocation that has been counted on `user`.
+pub(crate) fn rates<E: Environment>(
+    environment: &mut E,
+    user: Subject,
+    standing: &Standing,
+    limits: &RateLimits,
+) -> Option<Arc<Rates>> {
+    let claims: Option<&Claims> = standing.claims.as_deref();
+    let own = claims.map_or(limits.allocation, |claims| {
+        let claimed = &claims.limits;
+        limits.allocation.claimed(claimed.bits, claimed.packets)
+    });
+    let shared = environment.shared_buckets(user, standing, limits);
+    Rates::new(own, shared)
+}
