@@ -12,7 +12,11 @@ use crate::turn::Transport;
 use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Limit, Path};
 
 /// What a scrape reads.
-pub(super) fn text(dataplane: &Handle, reloads: &Reloads) -> prometheus::Result<String> {
+pub(super) fn text(
+    dataplane: &Handle,
+    reloads: &Reloads,
+    addresses_shown: bool,
+) -> prometheus::Result<String> {
     let scrape = Scrape {
         registry: Registry::new(),
         workers: dataplane.counters(),
@@ -27,6 +31,15 @@ pub(super) fn text(dataplane: &Handle, reloads: &Reloads) -> prometheus::Result<
     scrape.refused_and_reloaded(dataplane, reloads)?;
     let build = scrape.gauge("taciturn_build_info", "This build; always 1.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    let none: [&str; 0] = [];
+    scrape
+        .gauge(
+            "taciturn_addresses_shown",
+            "1 where the log shows clients' addresses (log.show_addresses), else 0.",
+            &none,
+        )?
+        .with_label_values(&none)
+        .set(addresses_shown.into());
     TextEncoder::new().encode_to_string(&scrape.registry.gather())
 }
 

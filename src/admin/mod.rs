@@ -29,6 +29,8 @@ pub use refusals::{Ban, BanId};
 pub struct Config {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Whether the log shows clients' addresses.
+    pub addresses_shown: bool,
 }
 
 /// Whether the daemon takes new allocations.
@@ -78,6 +80,7 @@ impl Reloads {
 pub struct Admin {
     listener: TcpListener,
     address: SocketAddr,
+    addresses_shown: bool,
 }
 
 impl Admin {
@@ -88,7 +91,11 @@ impl Admin {
     pub async fn bind(config: &Config) -> io::Result<Self> {
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            listener,
+            address,
+            addresses_shown: config.addresses_shown,
+        })
     }
 
     /// Where it listens.
@@ -113,6 +120,7 @@ impl Admin {
                 dataplane,
                 readiness,
                 reloads,
+                addresses_shown: self.addresses_shown,
             }),
         )
         .await
@@ -125,6 +133,7 @@ struct House {
     dataplane: Handle,
     readiness: Readiness,
     reloads: Reloads,
+    addresses_shown: bool,
 }
 
 fn router(house: House) -> Router {
@@ -144,7 +153,7 @@ async fn ready(State(house): State<House>) -> (StatusCode, &'static str) {
 }
 
 async fn scrape(State(house): State<House>) -> Response {
-    match metrics::text(&house.dataplane, &house.reloads) {
+    match metrics::text(&house.dataplane, &house.reloads, house.addresses_shown) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be written");

@@ -93,6 +93,11 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
     }
 }
 
+/// What is said of broken glass when the configuration is checked, at each start and each hour.
+pub(crate) const SHOWN_ADDRESSES: &str = "log.show_addresses = true: the log shows the address of every client that allocates. Whoever \
+     reads the log, or a copy of it, learns who called from where. Take the key out again as soon \
+     as you know what you had to know, and delete that log";
+
 struct Checker<'a> {
     layers: &'a Layers,
     problems: Vec<Problem>,
@@ -366,6 +371,9 @@ impl Checker<'_> {
             ("debug", Level::DEBUG),
             ("trace", Level::TRACE),
         ];
+        if typed.show_addresses {
+            self.warnings.push(SHOWN_ADDRESSES.to_owned());
+        }
         Log {
             format: self.choice(
                 &Key::new("log", "format"),
@@ -385,6 +393,7 @@ impl Checker<'_> {
                 365,
                 7,
             ),
+            show_addresses: typed.show_addresses,
         }
     }
 }

@@ -320,6 +320,7 @@ pub(super) struct Log {
     pub(super) format: String,
     pub(super) level: String,
     pub(super) pseudonym_days: i64,
+    pub(super) show_addresses: bool,
 }
 
 impl Default for Log {
@@ -328,6 +329,7 @@ impl Default for Log {
             format: "auto".to_owned(),
             level: "info".to_owned(),
             pseudonym_days: 7,
+            show_addresses: false,
         }
     }
 }

@@ -222,7 +222,10 @@ impl Settings {
     /// What the admin listener is told, if there is one.
     #[must_use]
     pub fn admin(&self) -> Option<admin::Config> {
-        self.admin.listen.map(|listen| admin::Config { listen })
+        self.admin.listen.map(|listen| admin::Config {
+            listen,
+            addresses_shown: self.log.show_addresses,
+        })
     }
 }
 

@@ -32,6 +32,7 @@ use secrecy::SecretString;
 use crate::dataplane::tls::TlsKeys;
 use crate::turn::{BindingRules, Redirect, Transport};
 
+pub(crate) use self::check::SHOWN_ADDRESSES;
 pub use self::error::{Error, Problem};
 pub use self::layers::{Keys, Machine};
 pub use self::sources::{Flags, Sources};
@@ -411,6 +412,8 @@ pub struct Log {
     pub level: tracing::Level,
     /// How many days the key of address pseudonyms is kept; 0 keeps none beyond its day.
     pub pseudonym_days: u16,
+    /// Whether the log shows clients' addresses beside their pseudonyms.
+    pub show_addresses: bool,
 }
 
 /// `log.format`

@@ -45,6 +45,7 @@ impl Settings {
             "admin.listen" => admin.listen,
             "log.format" => log.format,
             "log.pseudonym_days" => log.pseudonym_days,
+            "log.show_addresses" => log.show_addresses,
         );
         if self.tls.keys.is_some() != running.tls.keys.is_some() {
             // Without listeners for them there is nothing to serve.

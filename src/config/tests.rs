@@ -92,6 +92,7 @@ listen = "off"
 format = "json"
 level = "debug"
 pseudonym_days = 3
+show_addresses = true
 "#;
 
 #[test]
@@ -138,6 +139,18 @@ fn no_configuration_at_all_is_valid() {
         Some("127.0.0.1:9641".parse().unwrap())
     );
     assert_eq!(settings.log.level, tracing::Level::INFO);
+}
+
+#[test]
+fn broken_glass_is_warned_of() {
+    let shown = with_variable("TACITURN_LOG__SHOW_ADDRESSES", "true".as_ref()).unwrap();
+    assert!(shown.settings.log.show_addresses);
+    let [warning] = shown.warnings.as_slice() else {
+        panic!("{:?}", shown.warnings)
+    };
+    assert!(warning.contains("log.show_addresses"), "{warning}");
+    let whole = load(&Sources::default()).unwrap();
+    assert!(!whole.settings.log.show_addresses);
 }
 
 #[test]

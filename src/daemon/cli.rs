@@ -12,6 +12,7 @@ use crate::config::{Flags, Sources};
 pub use crate::daemon::load::options::{
     ClientNetwork, Load, Measure, Mode, Payload, Switch, Transport,
 };
+use crate::turn::Pseudonym;
 
 /// A TURN/STUN relay that shows neither party of a call, nor any log or metric, an endpoint's
 /// address.
@@ -41,6 +42,8 @@ pub enum Command {
     Check(Check),
     /// Print a credential for one user as JSON, with the URLs to use it with.
     Mint(Mint),
+    /// Tell whether a pseudonym of the log stands for an address.
+    Whois(Whois),
     #[cfg_attr(
         feature = "probe",
         doc = "Allocate twice on a server and send packets between: does it relay?"
@@ -187,6 +190,40 @@ pub struct Mint {
 }
 
 impl Mint {
+    /// The sources of this run's settings.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), Flags::default())
+    }
+}
+
+/// `taciturn whois`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The log names clients by pseudonyms of their addresses, made with a key of the day, and no address
+is stored. This confirms or refutes a suspicion as long as the key of that day is kept: it reads
+those in state.dir, and so takes the user that the server runs as, or root.
+Exit code: 0 yes, 1 no, 2 it cannot be told, since no key is left or readable, 64 the command line
+or the configuration is bad.
+
+Examples:
+  taciturn whois 5f0c2a9be1d34477 198.51.100.20 --config /etc/taciturn/taciturn.toml
+      Was it that address, and on which day?
+  taciturn whois 5f0c2a9be1d34477 - --config /etc/taciturn/taciturn.toml < suspect
+      The same, without the address in the list of processes.")]
+pub struct Whois {
+    /// The pseudonym, 16 hexadecimal digits as in the log.
+    #[arg(value_name = "PSEUDONYM")]
+    pub pseudonym: Pseudonym,
+    /// The IP address that it may stand for; "-" reads it from standard input.
+    #[arg(value_name = "ADDRESS")]
+    pub address: String,
+    /// Configuration file, which names the state directory.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Whois {
     /// The sources of this run's settings.
     #[must_use]
     pub fn sources(&self) -> Sources {

@@ -1,7 +1,7 @@
 //! Keys that outlive the process: 32 random bytes each, in the state directory, readable by their
 //! owner alone. Without a directory they live as long as the process.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -88,17 +88,30 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The key that is kept at `path`.
+///
+/// # Errors
+/// When there is none, or others may use it.
+pub(crate) fn kept(path: &Path) -> anyhow::Result<Zeroizing<[u8; LEN]>> {
+    let file = File::open(path);
+    file.map_err(Into::into)
+        .and_then(read)
+        .with_context(|| format!("cannot use the key file {}", path.display()))
+}
+
+fn read(mut file: File) -> anyhow::Result<Zeroizing<[u8; LEN]>> {
+    refuse_if_others_may_use(&file.metadata()?, 0o077)?;
+    let mut bytes = Zeroizing::new([0; LEN]);
+    file.read_exact(bytes.as_mut()).context(
+        "it is no key of 32 bytes; remove it, and a new one is made, with which subjects \
+         and nonces change",
+    )?;
+    Ok(bytes)
+}
+
 fn read_or_make(path: &Path) -> anyhow::Result<Zeroizing<[u8; LEN]>> {
-    match OpenOptions::new().read(true).open(path) {
-        Ok(mut file) => {
-            refuse_if_others_may_use(&file.metadata()?, 0o077)?;
-            let mut bytes = Zeroizing::new([0; LEN]);
-            file.read_exact(bytes.as_mut()).context(
-                "it is no key of 32 bytes; remove it, and a new one is made, with which subjects \
-                 and nonces change",
-            )?;
-            Ok(bytes)
-        }
+    match File::open(path) {
+        Ok(file) => read(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = random()?;
             // Written whole under another name first, so that a crash leaves no half a key.

@@ -23,6 +23,7 @@ mod reached;
 mod reload;
 mod runtime;
 mod serve;
+mod whois;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -62,6 +63,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),
+        Command::Whois(arguments) => whois::run(arguments),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Load(arguments) => load::run(arguments),
         Command::Import(arguments) => import::run(arguments),
@@ -70,9 +72,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        // It was said on standard output.
+        Err(error) if error.is::<whois::No>() => ExitCode::FAILURE,
         Err(error) => {
             let code = if error.is::<config::Error>() || error.is::<Usage>() {
                 ExitCode::from(BAD_USAGE)
+            } else if error.is::<whois::CannotTell>() {
+                ExitCode::from(whois::CANNOT_TELL)
             } else {
                 ExitCode::FAILURE
             };

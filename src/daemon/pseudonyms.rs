@@ -11,7 +11,8 @@ use crate::daemon::keys;
 use crate::turn::Pseudonymizer;
 use crate::turn::{ClientAddr, Pseudonym};
 
-const DAY: u64 = 24 * 3_600;
+/// In seconds.
+pub(crate) const DAY: u64 = 24 * 3_600;
 const PREFIX: &str = "pseudonym-";
 const SUFFIX: &str = ".key";
 
@@ -93,6 +94,25 @@ impl Pseudonyms {
     }
 }
 
+/// The days, counted from 1970, whose keys are still in `directory`, in their order. Nothing is made
+/// or deleted.
+///
+/// # Errors
+/// When the directory or a key in it cannot be read.
+pub(crate) fn kept(directory: &Path) -> anyhow::Result<Vec<(u64, Pseudonymizer)>> {
+    let entries = fs::read_dir(directory)
+        .with_context(|| format!("cannot list the state directory {}", directory.display()))?;
+    let mut days = Vec::new();
+    for entry in entries {
+        let path = entry.context("cannot list the state directory")?.path();
+        if let Some(day) = day_of(&path) {
+            days.push((day, Pseudonymizer::new(keys::kept(&path)?)));
+        }
+    }
+    days.sort_unstable_by_key(|(day, _)| *day);
+    Ok(days)
+}
+
 /// The key of a day, counted from 1970.
 fn key_of(directory: Option<&Path>, day: u64) -> anyhow::Result<Pseudonymizer> {
     keys::key(directory, &format!("{PREFIX}{day}{SUFFIX}")).map(Pseudonymizer::new)
@@ -123,6 +143,21 @@ mod tests {
         let mut second = Pseudonyms::load(Some(state.path()), 7, 10 * DAY + 5).unwrap();
         assert_eq!(second.of(client(), 10 * DAY + 6).unwrap(), monday);
         assert_ne!(second.of(client(), 11 * DAY).unwrap(), monday);
+    }
+
+    #[test]
+    fn the_keys_of_all_days_that_are_kept_are_found_and_no_others() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(kept(state.path()).unwrap().is_empty());
+        let mut pseudonyms = Pseudonyms::load(Some(state.path()), 7, 10 * DAY).unwrap();
+        let told = [10, 11].map(|day| pseudonyms.of(client(), day * DAY).unwrap());
+        fs::write(state.path().join("nonce.key"), [0; 32]).unwrap();
+        let found: Vec<(u64, Pseudonym)> = kept(state.path())
+            .unwrap()
+            .iter()
+            .map(|(day, key)| (*day, key.of(client())))
+            .collect();
+        assert_eq!(found, [(10, told[0]), (11, told[1])]);
     }
 
     #[test]

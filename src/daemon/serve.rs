@@ -9,10 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing::field::DisplayValue;
 
 use crate::admin::control::{Control, PseudonymKeys, Refusals};
 use crate::admin::{Admin, Readiness, Reloads};
-use crate::config::{self, Keys, Machine, Settings, Sources};
+use crate::config::{self, Keys, Machine, SHOWN_ADDRESSES, Settings, Sources};
 use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
 use crate::daemon::house::{CREDENTIAL_LIFE, House};
@@ -21,8 +22,8 @@ use crate::daemon::reload::Reload;
 use crate::daemon::runtime::Left;
 use crate::daemon::{announce, certificates, keys, log, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, sys};
-use crate::turn::FiveTuple;
 use crate::turn::credential::{Secret, SecretsRing};
+use crate::turn::{BreakGlass, FiveTuple};
 
 /// How often this machine's addresses are looked at.
 const RESCAN: Duration = Duration::from_secs(10);
@@ -101,7 +102,8 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
             }
         });
     }
-    let journal = tokio::spawn(write_journal(records, pseudonyms));
+    let glass = BreakGlass::ordered(house.settings.log.show_addresses);
+    let journal = tokio::spawn(write_journal(records, pseudonyms, glass));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let [hangups, renewals] = [hangups()?, hangups()?];
     announce(&house, &handle, admin_address, made_for_this_run)?;
@@ -251,8 +253,13 @@ async fn renew_credential(house: &House, handle: &dataplane::Handle, mut left: O
 }
 
 /// Writes down what happens to allocations until no worker is left.
-async fn write_journal(mut records: mpsc::Receiver<Record>, pseudonyms: Arc<Mutex<Pseudonyms>>) {
-    let mut hours = tokio::time::interval(Duration::from_secs(3_600));
+async fn write_journal(
+    mut records: mpsc::Receiver<Record>,
+    pseudonyms: Arc<Mutex<Pseudonyms>>,
+    glass: Option<BreakGlass>,
+) {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let mut hours = tokio::time::interval_at(tokio::time::Instant::now() + HOUR, HOUR);
     loop {
         let record = tokio::select! {
             record = records.recv() => record,
@@ -260,6 +267,9 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, pseudonyms: Arc<Mute
             _ = hours.tick() => {
                 if let Err(error) = lock(&pseudonyms).begin_day_of(sys::unix_seconds()) {
                     tracing::error!("old keys of pseudonyms are still there: {error:#}");
+                }
+                if glass.is_some() {
+                    tracing::warn!("{SHOWN_ADDRESSES}");
                 }
                 continue;
             }
@@ -274,6 +284,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, pseudonyms: Arc<Mute
                     allocation = format_args!("{:016x}", id.0),
                     transport = tuple.listener.transport().label(),
                     %client,
+                    client_address = shown(glass, tuple),
                     user = %subject,
                     "allocation opened"
                 );
@@ -284,6 +295,7 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, pseudonyms: Arc<Mute
                     allocation = format_args!("{:016x}", id.0),
                     transport = tuple.listener.transport().label(),
                     %client,
+                    client_address = shown(glass, tuple),
                     "allocation moved"
                 );
             }
@@ -313,6 +325,11 @@ async fn write_journal(mut records: mpsc::Receiver<Record>, pseudonyms: Arc<Mute
 // What it guards is whole between any two statements.
 fn lock(pseudonyms: &Mutex<Pseudonyms>) -> MutexGuard<'_, Pseudonyms> {
     pseudonyms.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The client's address where the glass is broken; a field that is not there where it is whole.
+fn shown(glass: Option<BreakGlass>, tuple: FiveTuple) -> Option<DisplayValue<SocketAddr>> {
+    glass.map(|glass| tracing::field::display(glass.tell(tuple.client)))
 }
 
 fn pseudonym(pseudonyms: &mut Pseudonyms, tuple: FiveTuple) -> String {

@@ -81,7 +81,7 @@ pub use nonce::{NONCE_LEN, NONCE_LIFETIME, NonceKey};
 pub use outcome::{
     ControlMessage, EndReason, Event, Forward, Fragmentation, Handled, Head, Target,
 };
-pub use pseudonym::{Pseudonym, Pseudonymizer};
+pub use pseudonym::{BreakGlass, NoPseudonym, Pseudonym, Pseudonymizer};
 pub use redirect::{Alternate, Redirect};
 pub use route::AllocationId;
 pub use server_config::{Bind, Limits, ServerConfig};

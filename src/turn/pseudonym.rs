@@ -1,8 +1,9 @@
-//! What stands for a client's address where a person or a log reads it. Nothing else turns a
-//! [`ClientAddr`] into text.
+//! What stands for a client's address where a person or a log reads it, and the one order that
+//! shows it. Nothing else turns a [`ClientAddr`] into text.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -73,6 +74,44 @@ impl fmt::Debug for Pseudonym {
     }
 }
 
+/// A text that is no pseudonym.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a pseudonym has 16 hexadecimal digits, as the log writes it")]
+pub struct NoPseudonym;
+
+impl FromStr for Pseudonym {
+    type Err = NoPseudonym;
+
+    fn from_str(text: &str) -> Result<Self, NoPseudonym> {
+        // The parser of numbers would take a sign.
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hex);
+        number
+            .map(|number| Self(number.to_be_bytes()))
+            .ok_or(NoPseudonym)
+    }
+}
+
+/// The operator's order to show clients' addresses in the log, beside their pseudonyms. Whoever
+/// holds it broke the glass in the configuration; there is no other way to a client's address as
+/// text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakGlass(());
+
+impl BreakGlass {
+    /// The order, where it was given.
+    #[must_use]
+    pub const fn ordered(show_addresses: bool) -> Option<Self> {
+        if show_addresses { Some(Self(())) } else { None }
+    }
+
+    /// The client's transport address, for a line of the log.
+    #[must_use]
+    pub const fn tell(self, client: ClientAddr) -> SocketAddr {
+        client.expose()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +129,31 @@ mod tests {
         assert_eq!(monday.of(alice), monday.of(client([192, 0, 2, 1], 2_000)));
         assert_ne!(monday.of(alice), monday.of(client([192, 0, 2, 2], 1_000)));
         assert_ne!(monday.of(alice), tuesday.of(alice));
+    }
+
+    #[test]
+    fn a_pseudonym_is_read_as_it_is_written() {
+        let key = Pseudonymizer::new(Zeroizing::new([1; 32]));
+        let alice = key.of(client([192, 0, 2, 1], 1_000));
+        let text = alice.to_string();
+        assert_eq!(text.parse(), Ok(alice));
+        assert_eq!(text.to_uppercase().parse(), Ok(alice));
+        for bad in [
+            "",
+            &text[1..],
+            &format!("+{}", &text[1..]),
+            &format!("{text}0"),
+        ] {
+            assert_eq!(bad.parse::<Pseudonym>(), Err(NoPseudonym), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_told_by_order_alone() {
+        assert_eq!(BreakGlass::ordered(false), None);
+        let order = BreakGlass::ordered(true).unwrap();
+        let told = order.tell(client([192, 0, 2, 1], 1_000));
+        assert_eq!(told.to_string(), "192.0.2.1:1000");
     }
 
     #[test]

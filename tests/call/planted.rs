@@ -43,6 +43,9 @@ pub(crate) fn every_form(address: IpAddr) -> Vec<Planted> {
 fn forms_of_bytes(bytes: &[u8]) -> Vec<Planted> {
     let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let pairs = pairs.concat();
+    let backwards: Vec<u8> = bytes.iter().rev().copied().collect();
+    let turned: Vec<String> = backwards.iter().map(|byte| format!("{byte:02x}")).collect();
+    let turned = turned.concat();
     vec![
         line(Form::Raw, [b"from=", bytes, b" to"].concat()),
         line(Form::Text, format!("from={bytes:?}")),
@@ -51,6 +54,9 @@ fn forms_of_bytes(bytes: &[u8]) -> Vec<Planted> {
         line(Form::Base64, STANDARD.encode(bytes)),
         line(Form::Base64, STANDARD_NO_PAD.encode(bytes)),
         line(Form::Base64, URL_SAFE.encode(bytes)),
+        line(Form::Reversed, [b"from=", &backwards[..], b" to"].concat()),
+        line(Form::Reversed, format!("from={turned}")),
+        line(Form::Reversed, format!("from={}", turned.to_uppercase())),
     ]
 }
 

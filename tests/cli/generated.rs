@@ -2,10 +2,11 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 7] = [
+const COMMANDS: [&str; 8] = [
     "serve",
     "check",
     "mint",
+    "whois",
     "probe",
     "load",
     "completions",

@@ -23,3 +23,4 @@ mod refusals;
 mod serve;
 mod shown;
 mod state;
+mod whois;

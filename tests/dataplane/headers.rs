@@ -160,6 +160,18 @@ fn the_ip_id_of_a_relayed_packet_does_not_follow_the_senders() {
         }
         assert_own_count(&out, began);
     }
+
+    // And what a peer sends to a client.
+    assert_eq!(a.permit(to_peer), SUCCESS);
+    let began = Instant::now();
+    let mut out = Vec::new();
+    for id in IDS.repeat(6) {
+        let send = || forge.send(id, v4(to_peer), v4(at_a), b"whose number?");
+        let (_, sent) = wire.see_with_id(to_peer, at_a, send);
+        assert_eq!(sent, id);
+        out.push(wire.see_with_id(server, from, send).1);
+    }
+    assert_own_count(&out, began);
 }
 
 /// The same assertion on what it must refuse.

@@ -28,6 +28,8 @@ pub(crate) enum Form {
     Hex,
     /// Its bytes, or its text, in base64.
     Base64,
+    /// Backwards: as bytes, as digits, as the kernel lists sockets, or as DNS asks for a name.
+    Reversed,
 }
 
 /// An address that was found, and where.
@@ -176,7 +178,7 @@ pub(crate) fn assert_nothing(findings: &[Finding], place: &str) {
 
 /// Whether letters of this form mean the same in upper and lower case.
 fn is_caseless(form: Form) -> bool {
-    matches!(form, Form::Text | Form::Hex)
+    matches!(form, Form::Text | Form::Hex | Form::Reversed)
 }
 
 fn needles_v4(address: Ipv4Addr) -> Vec<(Form, Vec<u8>)> {
@@ -190,6 +192,11 @@ fn needles_v4(address: Ipv4Addr) -> Vec<(Form, Vec<u8>)> {
         (Form::Xored, xored),
     ];
     needles.extend(needles_of_both(&raw, &[address.to_string()]));
+    let [a, b, c, d] = raw;
+    // RFC 1035 §3.5
+    needles.push((Form::Reversed, format!("{d}.{c}.{b}.{a}").into_bytes()));
+    let number = u32::from_le_bytes(raw).to_string();
+    needles.push((Form::Reversed, number.into_bytes()));
     needles
 }
 
@@ -208,6 +215,16 @@ fn needles_v6(address: Ipv6Addr) -> Vec<(Form, Vec<u8>)> {
     let mut needles = vec![(Form::Raw, raw.to_vec())];
     let texts = [address.to_string(), long.join(":"), plain.join(":")];
     needles.extend(needles_of_both(&raw, &texts));
+    // As in /proc/net/udp6: words of 32 bits, each backwards.
+    let words: Vec<u8> = raw
+        .chunks(4)
+        .flat_map(|word| word.iter().rev().copied())
+        .collect();
+    needles.push((Form::Reversed, hex(&words).into_bytes()));
+    // RFC 3596 §2.5
+    let nibbles = hex(&raw);
+    let nibbles: Vec<String> = nibbles.chars().rev().map(String::from).collect();
+    needles.push((Form::Reversed, nibbles.join(".").into_bytes()));
     needles
 }
 
@@ -218,6 +235,9 @@ fn needles_of_both(raw: &[u8], texts: &[String]) -> Vec<(Form, Vec<u8>)> {
         (Form::Base64, STANDARD_NO_PAD.encode(raw).into_bytes()),
         (Form::Base64, URL_SAFE_NO_PAD.encode(raw).into_bytes()),
     ];
+    let backwards: Vec<u8> = raw.iter().rev().copied().collect();
+    needles.push((Form::Reversed, hex(&backwards).into_bytes()));
+    needles.push((Form::Reversed, backwards));
     for text in texts {
         needles.push((Form::Text, text.clone().into_bytes()));
         for before in 0..3 {

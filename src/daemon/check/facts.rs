@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use rustix::fs::Access;
@@ -39,6 +40,8 @@ pub(super) struct Facts {
     pub(super) binds_low_ports: Option<bool>,
     /// The place of `state.dir`, where there is one.
     pub(super) state: Option<Place>,
+    /// UDP ports that answer nobody when they are free, by the table of deploy/nftables.
+    pub(super) silent_ports: Option<Vec<RangeInclusive<u16>>>,
     /// Whether the wall clock is kept right.
     pub(super) clock_synchronised: Option<bool>,
     /// Seconds of the Unix epoch.
@@ -100,6 +103,7 @@ impl Facts {
                 .and_then(|text| text.trim().parse().ok()),
             binds_low_ports: status.and_then(|text| has_capability(&text, CAP_NET_BIND_SERVICE)),
             state: settings.state.dir.as_deref().and_then(Place::of),
+            silent_ports: silent_ports(),
             clock_synchronised: sys::clock_is_synchronised().ok(),
             now: sys::unix_seconds(),
             cores: sys::allowed_cpus().len().max(1),
@@ -116,6 +120,33 @@ fn granted(receive_buffer: usize) -> Option<usize> {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let socket = UdpSocket::relay(anywhere, &options).ok()?;
     socket.receive_buffer().ok()
+}
+
+/// The ports that the table `inet taciturn` keeps silent. Only root, and who has CAP_NET_ADMIN, may
+/// list it; that there is no such table is told from not being told.
+fn silent_ports() -> Option<Vec<RangeInclusive<u16>>> {
+    // A service's path may be without /usr/sbin.
+    let output = ["nft", "/usr/sbin/nft"].into_iter().find_map(|nft| {
+        let mut list = Command::new(nft);
+        list.args(["list", "table", "inet", "taciturn"]);
+        list.stdin(Stdio::null()).output().ok()
+    })?;
+    let absent = String::from_utf8_lossy(&output.stderr).contains("No such file");
+    if absent {
+        return Some(Vec::new());
+    }
+    let table = String::from_utf8_lossy(&output.stdout);
+    output.status.success().then(|| dropped_ports(&table))
+}
+
+/// `udp dport 49152-65535 drop`, behind the hook of what comes in.
+fn dropped_ports(table: &str) -> Vec<RangeInclusive<u16>> {
+    if !table.contains("hook input") || !table.contains("socket wildcard") {
+        return Vec::new();
+    }
+    let lines = table.lines().map(str::trim);
+    let dropped = lines.filter_map(|line| line.strip_prefix("udp dport ")?.strip_suffix(" drop"));
+    dropped.flat_map(port_list).collect()
 }
 
 /// `32768 60999`, with any space between.
@@ -154,6 +185,19 @@ mod tests {
         assert_eq!(port_range("32768"), None);
         assert_eq!(port_list("\n"), []);
         assert_eq!(port_list("8080,9148-9200\n"), [8080..=8080, 9148..=9200]);
+    }
+
+    #[test]
+    fn silent_ports_are_read_as_nft_lists_them() {
+        let table = "table inet taciturn {\n\tchain relay_ports {\n\
+                     \t\ttype filter hook input priority filter - 5; policy accept;\n\
+                     \t\tudp dport 49152-65535 socket wildcard { 0, 1 } accept\n\
+                     \t\tudp dport 49152-65535 drop\n\t}\n}\n";
+        assert_eq!(dropped_ports(table), [49152..=65535]);
+        assert_eq!(dropped_ports(&table.replace("input", "forward")), []);
+        assert_eq!(dropped_ports(&table.replace(" drop", " reject")), []);
+        let bound_too = table.replace("socket wildcard { 0, 1 } ", "");
+        assert_eq!(dropped_ports(&bound_too), []);
     }
 
     #[test]

@@ -326,9 +326,14 @@ fn log(settings: &Settings) -> String {
         1 => "1 day".to_owned(),
         days => format!("{days} days"),
     };
+    let shown = if settings.log.show_addresses {
+        ", and by their addresses: the glass is broken"
+    } else {
+        ""
+    };
     format!(
         "{level} and above, {format}, to standard error; clients by pseudonyms whose key is kept \
-         {days}"
+         {days}{shown}"
     )
 }
 

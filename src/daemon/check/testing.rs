@@ -22,6 +22,7 @@ pub(super) fn facts() -> Facts {
         unprivileged_port: Some(1024),
         binds_low_ports: Some(true),
         state: None,
+        silent_ports: Some(vec![49152..=65535]),
         clock_synchronised: Some(true),
         now: 1_800_000_000,
         cores: 2,

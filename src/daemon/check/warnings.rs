@@ -42,6 +42,7 @@ pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) ->
             facts,
         ));
         found.extend(shared_ports(&settings.relay.ports, facts));
+        found.extend(telling_ports(&settings.relay.ports, facts));
     }
     found.extend(few_descriptors(settings, relays, facts));
     found.extend(low_ports(settings, facts));
@@ -206,6 +207,29 @@ fn shared_ports(ports: &RangeInclusive<u16>, facts: &Facts) -> Option<String> {
         ephemeral.start(),
         ephemeral.end(),
         with_reserved(&(first..=last), &facts.reserved),
+    ))
+}
+
+/// A relay socket drops in silence, while the kernel answers for a port that nobody holds.
+fn telling_ports(ports: &RangeInclusive<u16>, facts: &Facts) -> Option<String> {
+    const REMEDY: &str = "Set relay.ports in deploy/nftables/taciturn.nft and load it with \
+                          `nft -f` (and from /etc/nftables.conf).";
+    let said = match &facts.silent_ports {
+        None => "and this user may not see, or has no `nft` to see, whether a firewall hides that",
+        Some(silent) => {
+            let covers = |range: &RangeInclusive<u16>| {
+                range.contains(ports.start()) && range.contains(ports.end())
+            };
+            if silent.iter().any(covers) {
+                return None;
+            }
+            "and no table `inet taciturn` of nftables hides that for all of relay.ports"
+        }
+    };
+    Some(format!(
+        "relayed addresses have sockets, so whoever knocks at relay ports can tell live ones, \
+         which are silent, from free ones, for which the kernel answers \"port unreachable\", \
+         {said}. {REMEDY}"
     ))
 }
 
@@ -389,6 +413,32 @@ mod tests {
             ..facts
         };
         assert_eq!(all(&[listen], &open), Vec::<String>::new());
+    }
+
+    /// T72
+    #[test]
+    fn ports_that_tell_whether_they_live_are_told_where_sockets_are_bound() {
+        let with = |silent_ports| Facts {
+            silent_ports,
+            ..facts()
+        };
+        let always = ("TACITURN_RELAY__BIND", "always");
+        for facts in [
+            with(None),
+            with(Some(Vec::new())),
+            with(Some(vec![50_000..=65_535])),
+        ] {
+            assert_eq!(all(&[], &facts), Vec::<String>::new());
+            for open in [OPEN, always] {
+                let warning = only(&[open], &facts);
+                assert_says(
+                    &warning,
+                    &["deploy/nftables/taciturn.nft", "port unreachable"],
+                );
+            }
+        }
+        assert_says(&only(&[OPEN], &with(None)), &["may not see"]);
+        assert_says(&only(&[OPEN], &with(Some(Vec::new()))), &["no table"]);
     }
 
     #[test]

@@ -102,6 +102,24 @@ fn hexadecimal_is_found_plain_and_xored() {
 }
 
 #[test]
+fn reversed_it_is_found_as_bytes_digits_and_names() {
+    assert_eq!(forms(V4, &[1, 20, 100, 51, 198, 2]), [Form::Reversed]);
+    assert_eq!(forms(V4, b"20.100.51.198.in-addr.arpa"), [Form::Reversed]);
+    // In /proc/net/udp.
+    assert_eq!(
+        forms_in_text(V4, "  2: 00000000:0035 146433C6:C350 07"),
+        [Form::Reversed]
+    );
+    assert_eq!(forms_in_text(V4, "from=342111174"), [Form::Reversed]);
+    assert_eq!(
+        forms_in_text(V6, "B80D012000000B000000000020000000:0035"),
+        [Form::Reversed]
+    );
+    let name = "0.2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.b.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa";
+    assert_eq!(forms_in_text(V6, name), [Form::Reversed]);
+}
+
+#[test]
 fn base64_is_found_of_bytes_and_of_text_at_every_offset() {
     assert_eq!(forms(V4, b"xjNkFA=="), [Form::Base64]);
     for before in ["", "a", "ab", "abc"] {

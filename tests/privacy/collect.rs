@@ -1,0 +1,140 @@
+//! Everything that comes out of a daemon, however it is asked, and the search through it.
+
+use std::fs;
+use std::path::Path;
+
+use crate::lab::Addresses;
+use crate::lab::search::{Finding, in_text};
+use crate::outputs::{COMMANDS, Heard, ROUTES, SINKS};
+use crate::planted::{self, Planted};
+use crate::report::Report;
+use crate::stage::{Daemon, get, request};
+
+/// Something that came out.
+pub(crate) struct Said {
+    pub(crate) place: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Said {
+    fn new(place: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            place: place.into(),
+            bytes: bytes.into(),
+        }
+    }
+}
+
+/// All that a living daemon shows.
+pub(crate) fn living(daemon: &Daemon<'_>) -> Vec<Said> {
+    let mut said = Vec::new();
+    for (path, heard) in ROUTES {
+        assert!(matches!(heard, Heard::Collected), "{path} is not heard");
+        for method in ["GET", "POST", "DELETE"] {
+            let asked = path.replace("{id}", "0").replace("{username}", "0:alice");
+            let answer = daemon.ask(&request(method, &asked));
+            said.push(Said::new(format!("{method} {path}"), answer));
+        }
+    }
+    said.extend(errors(daemon));
+    let commands = COMMANDS.iter().chain(SINKS);
+    for (name, heard) in commands {
+        if let Heard::Run(arguments) = heard {
+            let printed = daemon.run(arguments);
+            assert!(!printed.is_empty(), "{name} said nothing");
+            said.push(Said::new(format!("`{}`", arguments.join(" ")), printed));
+        }
+    }
+    said.extend(process(daemon.pid()));
+    said.extend(files(&daemon.directory));
+    said
+}
+
+/// Answers to what nobody should ask.
+fn errors(daemon: &Daemon<'_>) -> Vec<Said> {
+    let long = format!("GET /{} HTTP/1.0\r\n\r\n", "x".repeat(20_000));
+    [
+        get("/metrics/allocations"),
+        get("/v1/allocations"),
+        get("/"),
+        get("/../../proc/self/net/udp"),
+        "GET /metrics HTTP/9.9\r\n\r\n".to_owned(),
+        "\0\0\0\0 nonsense\r\n\r\n".to_owned(),
+        long,
+    ]
+    .map(|request| {
+        let line = request.lines().next().unwrap_or_default();
+        let place = format!("the answer to {:?}", &line[..line.len().min(40)]);
+        Said::new(place, daemon.ask_anything(&request))
+    })
+    .into()
+}
+
+/// What any user of the machine reads in `/proc` of a process, and root besides.
+pub(crate) fn process(pid: u32) -> Vec<Said> {
+    let mut said = Vec::new();
+    let mut read = |path: String| {
+        let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        said.push(Said::new(path, bytes));
+    };
+    for name in [
+        "cmdline", "environ", "comm", "maps", "status", "limits", "net/udp", "net/udp6", "net/unix",
+    ] {
+        read(format!("/proc/{pid}/{name}"));
+    }
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let task = task.unwrap().file_name().into_string().unwrap();
+        read(format!("/proc/{pid}/task/{task}/comm"));
+    }
+    for file in fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+        let path = file.unwrap().path();
+        // One may have been closed meanwhile.
+        if let Ok(target) = fs::read_link(&path) {
+            let target = target.to_string_lossy().into_owned();
+            said.push(Said::new(path.display().to_string(), target));
+        }
+    }
+    said
+}
+
+/// Every file below a daemon's directory: state, runtime, and what else it may have written.
+fn files(directory: &Path) -> Vec<Said> {
+    let mut said = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            said.extend(files(&path));
+        } else if kind.is_file() && !path.ends_with("taciturn.toml") {
+            // The configuration is ours; and a name may tell as much as what is in it.
+            let name = path.display().to_string();
+            let bytes = fs::read(&path).unwrap();
+            said.push(Said::new(
+                name.clone(),
+                [name.as_bytes(), b"\n", &bytes].concat(),
+            ));
+        }
+    }
+    said
+}
+
+/// The search for an endpoint's addresses in all that was said, which first shows that it sees.
+pub(crate) fn search(report: &mut Report, said: &[Said], hidden: &[Addresses]) {
+    for addresses in hidden {
+        for Said { place, bytes } in said {
+            report.found(place, &in_text(*addresses, bytes));
+        }
+        let longest = said.iter().max_by_key(|said| said.bytes.len()).unwrap();
+        for address in addresses.all() {
+            for Planted { form, line } in planted::every_form(address) {
+                let told = [&longest.bytes[..longest.bytes.len().min(2_000)], &line].concat();
+                let seen = in_text(*addresses, told);
+                let sees = |found: &Finding| (found.form, found.address) == (form, address);
+                assert!(seen.iter().any(sees), "the search is blind for {form:?}");
+            }
+        }
+    }
+    let bytes: usize = said.iter().map(|said| said.bytes.len()).sum();
+    report.looked(format!("{} outputs, {} KiB", said.len(), bytes / 1024));
+}
