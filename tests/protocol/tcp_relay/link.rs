@@ -10,8 +10,8 @@ use taciturn::turn::route::PeerKind;
 use taciturn::turn::stats::{Direction, DropReason, Path};
 
 use super::{
-    allocate_with, attempt, bind, connect, connects, data_connection, messages, one_message, over,
-    party, refused, relay,
+    allocate_with, attempt, bind, closed, connect, connects, data_connection, messages,
+    one_message, over, party, refused, relay,
 };
 use crate::world::call::{ALICE, BOB, CAROL};
 use crate::world::client::{Client, SUCCESS};
@@ -123,15 +123,54 @@ fn what_changed_on_the_way_is_seen_by_the_other_worker() {
     messages(&mut world, &bob);
 }
 
-#[test]
-fn under_the_policy_of_calls_relayed_addresses_are_refused_until_there_are_calls() {
-    let (mut world, mut alice, a, mut bob, b) = call(Setup {
+/// Alice and Bob with TCP allocations of these calls, which Bob permits to Alice.
+fn in_calls(setup: Setup, calls: [&str; 2]) -> (World, Client, SocketAddr, Client, SocketAddr) {
+    let mut world = setup.world();
+    let mut made = Vec::new();
+    for ((user, addr), call) in [("alice", ALICE), ("bob", BOB)].into_iter().zip(calls) {
+        let client = world.sealed(&world.claims_in(user, call), addr);
+        let mut client = over(taciturn::turn::Transport::Tcp, client);
+        let answer = allocate_with(&mut world, &mut client, |request| request);
+        made.push((client, answer.relayed()[0]));
+    }
+    let (mut bob, b) = made.remove(1);
+    let (alice, a) = made.remove(0);
+    assert_eq!(bob.permit(&mut world, &[a]), SUCCESS);
+    (world, alice, a, bob, b)
+}
+
+fn within_calls() -> Setup {
+    Setup {
         policy: PeerPolicy::Call,
         ..relay()
-    });
-    bob.permit(&mut world, &[a]);
-    assert_eq!(refused(&mut world, &mut alice, b), 403);
+    }
+}
+
+/// T65: whoever is of another call is as if nobody was there, and counted.
+#[test]
+fn relayed_addresses_are_connected_within_a_call_and_not_beyond() {
+    let (mut world, mut alice, a, bob, b) = in_calls(within_calls(), ["one", "two"]);
+    assert_eq!(refused(&mut world, &mut alice, b), 447);
     assert_eq!(connects(&world), []);
+    assert_eq!(world.drops(DropReason::OtherCall), 1);
+    assert_eq!(link(&mut world, &bob, b, a), Err(DropReason::OtherCall));
+
+    let (mut world, mut alice, a, bob, b) = in_calls(within_calls(), ["one", "one"]);
+    connect(&mut world, &mut alice, b);
+    assert!(link(&mut world, &bob, b, a).is_ok());
+}
+
+/// T8
+#[test]
+fn connections_between_calls_end_when_the_policy_keeps_them_apart() {
+    for (calls, ends) in [(["one", "two"], 2), (["one", "one"], 0)] {
+        let (mut world, mut alice, a, bob, b) = in_calls(relay(), calls);
+        connect(&mut world, &mut alice, b);
+        link(&mut world, &bob, b, a).unwrap();
+        messages(&mut world, &bob);
+        world.reconfigure(&within_calls());
+        assert_eq!(closed(&world).len(), ends, "{calls:?}");
+    }
 }
 
 #[test]
