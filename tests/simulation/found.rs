@@ -9,7 +9,7 @@ use crate::sim::dice::Dice;
 use crate::sim::model::{Fate, Says};
 use crate::sim::plant::Plant;
 use crate::sim::run::Run;
-use crate::sim::setting::{Policy, SECOND, Setting, address};
+use crate::sim::setting::{EPOCH, Policy, SECOND, Setting, address};
 use crate::sim::speech::{Say, Signing};
 
 const UDP: Say = Say::Transport(17);
@@ -18,6 +18,7 @@ const UDP: Say = Say::Transport(17);
 fn run() -> Run {
     let setting = Setting {
         policy: Policy::Relay,
+        ceiling: Policy::Relay,
         bind: Bind::Auto,
         strict: false,
         channels: ChannelRange::Rfc8656,
@@ -39,7 +40,8 @@ fn run() -> Run {
     };
     let mut run = Run::within(setting, Dice::new(1), Plant::Nothing, false);
     for client in 0..6 {
-        run.clients[client].identity = crate::sim::speech::Identity::mint(client % 2, u64::MAX / 2);
+        run.clients[client].identity =
+            crate::sim::speech::Identity::mint(client % 2, EPOCH + 90_000);
         let id = run.id();
         let asked = run.ask_as(client, Method::REFRESH, vec![], Signing::None, id);
         asked.unwrap();
@@ -132,7 +134,7 @@ fn a_refused_socket_leaves_no_port_reserved() {
     let mut setting = Setting::draw(&mut Dice::new(1));
     setting.bind = Bind::Always;
     let mut run = Run::within(setting, Dice::new(1), Plant::Nothing, false);
-    run.clients[0].identity = crate::sim::speech::Identity::mint(0, u64::MAX / 2);
+    run.clients[0].identity = crate::sim::speech::Identity::mint(0, EPOCH + 90_000);
     let id = run.id();
     run.ask_as(0, Method::REFRESH, vec![], Signing::None, id)
         .unwrap();

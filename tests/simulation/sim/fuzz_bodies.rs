@@ -12,7 +12,7 @@ use super::dice::Dice;
 use super::model::Fate;
 use super::plant::Plant;
 use super::run::{Outcome, Run};
-use super::setting::{Policy, SECOND, Setting, address};
+use super::setting::{EPOCH, Policy, SECOND, Setting, address};
 use super::speech::{Envelope, Identity, Say, Signing, request};
 
 /// However many bytes there are, a run ends.
@@ -179,6 +179,7 @@ const FRIEND: usize = 2;
 fn acquainted() -> Run {
     let setting = Setting {
         policy: Policy::Relay,
+        ceiling: Policy::Relay,
         bind: Bind::Auto,
         strict: false,
         channels: ChannelRange::Rfc8656,
@@ -211,7 +212,7 @@ fn acquainted() -> Run {
                 listener,
             },
         );
-        run.clients[client].identity = Identity::mint(client, u64::MAX / 2);
+        run.clients[client].identity = Identity::mint(client, EPOCH + 90_000);
         let id = run.id();
         let asked = run.ask_as(client, Method::REFRESH, vec![], Signing::None, id);
         asked.unwrap();

@@ -6,9 +6,11 @@ use taciturn::proto::{AddressFamily, Method};
 
 use super::check::must;
 use super::judge::{Ask, Chance, Kernel, Parity, REST};
-use super::model::{Allocation, CHANNEL, COOL_DOWN, Channel, Promise, Relay, Reservation, Traffic};
+use super::model::{
+    Allocation, CHANNEL, COOL_DOWN, Channel, Promise, Relay, Reservation, Traffic, mapped,
+};
 use super::run::Run;
-use super::setting::{Class, SECOND};
+use super::setting::{Class, Policy, SECOND};
 use super::speech::{Answer, Say};
 
 impl Run {
@@ -52,13 +54,15 @@ impl Run {
     /// Peers outside this server need sockets.
     fn promise(&mut self, ask: &Ask, promise: Promise) {
         for peer in ask.peers() {
-            let class = self.model.setting.class(peer.ip(), None);
-            if !matches!(class, Class::Fleet | Class::Foreign) {
-                continue;
-            }
             let Some(allocation) = self.model.on_mut(ask.tuple) else {
                 continue;
             };
+            let class = self
+                .setting
+                .class(allocation.entitled.policy, peer.ip(), None);
+            if !matches!(class, Class::Fleet | Class::Foreign) {
+                continue;
+            }
             for relay in &mut allocation.relays {
                 let same = AddressFamily::of(relay.addr.ip()) == AddressFamily::of(peer.ip());
                 if same && relay.socket != Promise::Yes {
@@ -94,13 +98,13 @@ impl Run {
     }
 
     /// RFC 8656 §7.2, and design.md section 5 for how long.
-    fn end(&self, ask: &Ask, session_end: u64) -> u64 {
+    fn end(&self, ask: &Ask, session_end: u64, strict: bool) -> u64 {
         let longest = self.setting.allocation_lifetime;
         let default = longest.min(600);
         let asked = ask.lifetime().map_or(default, u64::from);
         let end = ask.now + asked.min(longest).max(default) * SECOND;
         let end = end.min(session_end);
-        if self.setting.strict {
+        if strict {
             end.min(ask.now + (ask.expires + 60).saturating_sub(ask.unix) * SECOND)
         } else {
             end
@@ -117,10 +121,12 @@ impl Run {
         must(asked == answer.ticket.is_some(), || {
             "a ticket that nobody asked for, or the other way round".to_owned()
         })?;
-        let session_end = ask.now + self.setting.session_max * SECOND;
-        let until = self.end(ask, session_end);
+        let entitled = ask.entitled;
+        let session_end = ask.now + entitled.session_max * SECOND;
+        let until = self.end(ask, session_end, entitled.strict);
         must_live(answer, until, ask.now)?;
-        must(answer.mapped == Some(ask.tuple.client.expose()), || {
+        let mapped = mapped(entitled, ask.tuple, &answer.relayed);
+        must(answer.mapped == mapped, || {
             "a client was told another's address".to_owned()
         })?;
         if !kernel.taken.is_empty() || kernel.exhausted {
@@ -139,7 +145,7 @@ impl Run {
                 until: ask.now + 30 * SECOND,
             });
         }
-        let socket = if self.setting.opens_at_allocate() {
+        let socket = if self.setting.opens_at_allocate(entitled.policy) {
             Promise::Yes
         } else {
             Promise::No
@@ -155,6 +161,7 @@ impl Run {
             tuple: ask.tuple,
             user: ask.user,
             username: ask.username.clone(),
+            entitled,
             transaction: ask.id,
             token: answer.token,
             ticket: answer.ticket.clone(),
@@ -181,7 +188,9 @@ impl Run {
         let parity = ask.parity();
         for addr in &answer.relayed {
             must(
-                self.setting.class(addr.ip(), Some(addr.port())) == Class::Own,
+                self.setting
+                    .class(Policy::Relay, addr.ip(), Some(addr.port()))
+                    == Class::Own,
                 || format!("{addr} is no relayed address of ours"),
             )?;
             must(parity == Parity::Any || addr.port() % 2 == 0, || {
@@ -266,7 +275,7 @@ impl Run {
         };
         let until = match ask.lifetime() {
             Some(0) => ask.now,
-            _ => self.end(ask, allocation.session_end),
+            _ => self.end(ask, allocation.session_end, allocation.entitled.strict),
         };
         must_live(answer, until, ask.now)?;
         let family = ask.family();
@@ -284,7 +293,10 @@ impl Run {
     fn permit(&mut self, ask: &Ask) {
         self.promise(ask, Promise::Yes);
         for peer in ask.peers() {
-            let is_own = self.setting.class(peer.ip(), Some(peer.port())) == Class::Own;
+            let class = self
+                .setting
+                .class(Policy::Relay, peer.ip(), Some(peer.port()));
+            let is_own = class == Class::Own;
             let user = self.model.live_at(peer, ask.now).map(|other| other.user);
             if let Some(allocation) = self.model.on_mut(ask.tuple) {
                 allocation.permit(peer.ip(), is_own.then_some((peer, user)), ask.now);

@@ -8,7 +8,7 @@ use taciturn::proto::{AddressFamily, ChannelRange, Method, Reserve, TransactionI
 use taciturn::turn::{FiveTuple, Transport};
 
 use super::model::{Allocation, COOL_DOWN, Model, Promise};
-use super::setting::{Class, SECOND};
+use super::setting::{Class, Entitled, MAX_TTL, SECOND};
 use super::speech::{Say, Signing};
 
 /// How long a port rests.
@@ -26,6 +26,7 @@ pub struct Ask {
     pub user: usize,
     pub username: String,
     pub expires: u64,
+    pub entitled: Entitled,
     pub signing: Signing,
     pub nonce_is_fresh: bool,
     pub now: u64,
@@ -159,11 +160,11 @@ impl Model {
         let is_retransmission =
             ask.method == Method::ALLOCATE && allocation.is_some_and(|a| a.transaction == ask.id);
         // design.md section 5: expiry gates Allocate, and in strict mode everything.
-        let outlives = !self.setting.strict
-            && allocation.is_some()
+        let outlives = allocation.is_some_and(|a| !a.entitled.strict)
             && (ask.method != Method::ALLOCATE || is_retransmission);
         // With a minute of leeway.
-        if ask.unix >= ask.expires + 60 && !outlives {
+        let too_long = ask.expires > ask.unix + MAX_TTL + 60;
+        if (ask.unix >= ask.expires + 60 || too_long) && !outlives {
             must.push(401);
         }
         if ask.says.iter().any(|say| matches!(say, Say::Unknown)) {
@@ -201,7 +202,7 @@ impl Model {
         self.judge_quota(ask, must, may);
         if let Some(token) = token {
             let held = self.reservation(token, ask.user, ask.now);
-            if held.is_none_or(|addr| self.refuses(kernel, addr)) {
+            if held.is_none_or(|addr| self.refuses(ask, kernel, addr)) {
                 must.push(508);
             }
             return;
@@ -307,7 +308,8 @@ impl Model {
         };
         self.judge_peers(allocation, ask, kernel, must, may);
         for peer in peers {
-            if self.setting.class(peer.ip(), None) == Class::Refused {
+            let policy = allocation.entitled.policy;
+            if self.setting.class(policy, peer.ip(), None) == Class::Refused {
                 must.push(403);
             }
         }
@@ -340,7 +342,8 @@ impl Model {
             must.push(400);
         }
         self.judge_peers(allocation, ask, kernel, must, may);
-        if self.setting.class(peer.ip(), Some(peer.port())) == Class::Refused {
+        let policy = allocation.entitled.policy;
+        if self.setting.class(policy, peer.ip(), Some(peer.port())) == Class::Refused {
             must.push(403);
         }
     }
@@ -367,7 +370,7 @@ impl Model {
                 must.push(443);
                 continue;
             };
-            let class = self.setting.class(peer.ip(), None);
+            let class = self.setting.class(a.entitled.policy, peer.ip(), None);
             let outside = matches!(class, Class::Fleet | Class::Foreign);
             if outside && is_refused(kernel, relay.addr) {
                 match relay.socket {
@@ -394,8 +397,8 @@ impl Model {
     }
 
     /// Whether the kernel refuses a socket that is needed at Allocate.
-    fn refuses(&self, kernel: &Kernel, addr: SocketAddr) -> bool {
-        self.setting.opens_at_allocate() && is_refused(kernel, addr)
+    fn refuses(&self, ask: &Ask, kernel: &Kernel, addr: SocketAddr) -> bool {
+        self.setting.opens_at_allocate(ask.entitled.policy) && is_refused(kernel, addr)
     }
 
     /// Whether a port of that kind must be found.
@@ -406,7 +409,8 @@ impl Model {
         ask: &Ask,
         kernel: &Kernel,
     ) -> Chance {
-        if !self.has_family(family) || self.setting.opens_at_allocate() && kernel.exhausted {
+        let opens = self.setting.opens_at_allocate(ask.entitled.policy);
+        if !self.has_family(family) || opens && kernel.exhausted {
             return Chance::Never;
         }
         let mut chance = Chance::Never;
@@ -433,8 +437,7 @@ impl Model {
                 chance = stronger(chance, found);
             }
         }
-        let doubtful = ask.now < self.disturbed_until
-            || self.setting.opens_at_allocate() && !kernel.taken.is_empty();
+        let doubtful = ask.now < self.disturbed_until || opens && !kernel.taken.is_empty();
         if doubtful {
             weaker(chance, Chance::Perhaps)
         } else {

@@ -10,7 +10,7 @@ use taciturn::proto::{AddressFamily, TransactionId};
 use taciturn::turn::stats::{Direction, Path};
 use taciturn::turn::{AllocationId, FiveTuple};
 
-use super::setting::{Class, Policy, SECOND, Setting, named};
+use super::setting::{Class, Entitled, Policy, SECOND, Setting, named};
 
 pub const PERMISSION: u64 = 300 * SECOND;
 pub const CHANNEL: u64 = 600 * SECOND;
@@ -59,6 +59,7 @@ pub struct Allocation {
     pub tuple: FiveTuple,
     pub user: usize,
     pub username: String,
+    pub entitled: Entitled,
     pub transaction: TransactionId,
     pub token: Option<[u8; 8]>,
     /// What its client may take it along with.
@@ -79,6 +80,11 @@ pub struct Allocation {
 impl Allocation {
     pub fn is_live(&self, now: u64) -> bool {
         self.relays.iter().any(|relay| now < relay.until)
+    }
+
+    pub fn mapped(&self) -> Option<SocketAddr> {
+        let relayed: Vec<SocketAddr> = self.relays.iter().map(|relay| relay.addr).collect();
+        mapped(self.entitled, self.tuple, &relayed)
     }
 
     pub fn relay(&self, family: AddressFamily, now: u64) -> Option<&Relay> {
@@ -247,7 +253,8 @@ impl Model {
             return Fate::Dropped;
         };
         let from = from.addr;
-        match self.setting.class(peer.ip(), Some(peer.port())) {
+        let policy = sender.entitled.policy;
+        match self.setting.class(policy, peer.ip(), Some(peer.port())) {
             Class::Refused => Fate::Dropped,
             Class::Own => self.hairpin(tuple, from, peer, length, now),
             Class::Fleet | Class::Foreign if !self.pay(&[tuple], now) => Fate::Dropped,
@@ -277,8 +284,7 @@ impl Model {
             return Fate::Dropped;
         };
         let (receiver_user, receiver_tuple) = (receiver.user, receiver.tuple);
-        // No allocation carries a call id, and one without matches nobody.
-        let fate = if self.setting.policy != Policy::Call
+        let fate = if may_meet(sender.entitled, receiver.entitled)
             && self.admits(receiver, from, sender.user, now)
         {
             deliver(receiver, from, length, now)
@@ -356,10 +362,13 @@ impl Model {
         now: u64,
     ) -> Fate {
         let visible = named(source);
-        let class = self.setting.class(visible.ip(), Some(visible.port()));
         let Some(receiver) = self.live_at(relayed, now) else {
             return Fate::Dropped;
         };
+        let policy = receiver.entitled.policy;
+        let class = self
+            .setting
+            .class(policy, visible.ip(), Some(visible.port()));
         // Hairpin never comes by the kernel.
         if !matches!(class, Class::Fleet | Class::Foreign)
             || receiver.permission(visible.ip(), now).is_none()
@@ -412,6 +421,24 @@ impl Model {
             allocation.count(path, direction, bytes);
         }
     }
+}
+
+/// What a client is told as its own address: where it is masked, its relayed one, of its own family
+/// if it has that.
+pub fn mapped(entitled: Entitled, tuple: FiveTuple, relayed: &[SocketAddr]) -> Option<SocketAddr> {
+    let client = tuple.client.expose();
+    if !entitled.masked {
+        return Some(client);
+    }
+    let same_family = relayed.iter().find(|r| r.is_ipv4() == client.is_ipv4());
+    same_family.or_else(|| relayed.first()).copied()
+}
+
+/// design.md section 5: whoever is under `call` meets those of the same call, and one without a
+/// call meets nobody there.
+fn may_meet(one: Entitled, other: Entitled) -> bool {
+    let apart = one.call.is_none() || one.call != other.call;
+    !(apart && [one.policy, other.policy].contains(&Policy::Call))
 }
 
 /// In a channel if one is bound to exactly this peer, else in a Data indication; and only if that

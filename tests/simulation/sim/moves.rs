@@ -15,17 +15,17 @@ impl Run {
         if self.setting.tight {
             return Ok(());
         }
-        let (now, unix, strict) = (self.now, self.unix(), self.setting.strict);
+        let (now, unix) = (self.now, self.unix());
         let mobile: Vec<usize> = (0..self.clients.len())
             .filter(|client| {
                 let client = &self.clients[*client];
                 let expired = unix >= client.identity.expires + 60;
-                let holds = self.model.live_on(client.tuple, now).is_some_and(|a| {
+                self.model.live_on(client.tuple, now).is_some_and(|a| {
                     a.ticket.is_some()
                         && a.username == client.identity.username
                         && a.relays.iter().all(|relay| now < relay.until)
-                });
-                holds && !(strict && expired)
+                        && !(a.entitled.strict && expired)
+                })
             })
             .collect();
         let Some(client) = self.dice.pick_any(&mobile) else {
@@ -101,7 +101,7 @@ impl Run {
                     let now = self.now;
                     let allocation = self.model.on_mut(old).ok_or("no allocation")?;
                     let mut end = (now + lifetime * SECOND).min(allocation.session_end);
-                    if self.setting.strict {
+                    if allocation.entitled.strict {
                         let expires = envelope.identity.expires + 60;
                         let left = expires.saturating_sub(EPOCH + now / SECOND);
                         end = end.min(now + left * SECOND);

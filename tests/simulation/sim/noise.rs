@@ -67,10 +67,13 @@ impl Run {
                 let answer = Answer::read(&bytes, &client.identity, client.dialect)?;
                 self.check_hidden(&bytes, Some(tuple.client.expose()))?;
                 self.tally.answered("binding", 0);
-                must(
-                    answer.mapped == Some(tuple.client.expose()) && answer.id == id,
-                    || "a client was told another's address".to_owned(),
-                )
+                let mapped = match self.model.on(tuple) {
+                    Some(allocation) => allocation.mapped(),
+                    None => Some(tuple.client.expose()),
+                };
+                must(answer.mapped == mapped && answer.id == id, || {
+                    "a client was told another's address".to_owned()
+                })
             }
             (other, _) => Err(format!("Binding led to {other:?}")),
         }

@@ -44,6 +44,8 @@ pub enum Plant {
     TotalIgnored,
     /// Packets for an allocation are not counted on its rate.
     RateForgotten,
+    /// Receivers do not ask who is of their call.
+    CallForgotten,
     /// Nobody tells the server that a connection is gone.
     DisconnectForgotten,
     /// What waited for a connection goes to the next one on its 5-tuple.
@@ -51,7 +53,7 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const BUGS: [Self; 13] = [
+    pub const BUGS: [Self; 14] = [
         Self::AdmissionRemoved,
         Self::NamingRemoved,
         Self::DeadlineIgnored,
@@ -63,6 +65,7 @@ impl Plant {
         Self::QuotaIgnored,
         Self::TotalIgnored,
         Self::RateForgotten,
+        Self::CallForgotten,
         Self::DisconnectForgotten,
         Self::FormerQueueKept,
     ];
@@ -115,6 +118,7 @@ impl Planted {
             }
             Plant::ChannelsForgotten => altered.channels.clear(),
             Plant::RateForgotten => altered.rates = None,
+            Plant::CallForgotten => altered.same_call_only = false,
             Plant::ReceiverConfused => {
                 let house = self.room.house.borrow();
                 let other = house.landings.values().map(|l| l.client);

@@ -18,7 +18,7 @@ use super::dice::Dice;
 use super::environment::{House, Room, forwarded};
 use super::model::{Fate, Model};
 use super::plant::{Plant, Planted};
-use super::setting::{EPOCH, SECOND, Setting, address, shared};
+use super::setting::{Claimed, EPOCH, MAX_TTL, SECOND, Setting, address, shared};
 use super::speech::{Dialect, Identity, Received};
 use super::stream::{Connection, Worth};
 use super::tally::Tally;
@@ -200,8 +200,17 @@ impl Run {
     /// A credential of `user`: one that exists, or a new one.
     pub fn identity(&mut self, user: usize) -> Rc<Identity> {
         if self.identities[user].is_empty() || self.dice.percent(30) {
-            let left = self.dice.pick(&[100, 700, 4_000, 90_000]);
-            let identity = Identity::mint(user, self.unix() + left);
+            let mut left = self.dice.pick(&[100, 700, 4_000, 90_000]);
+            if self.dice.percent(3) {
+                left = 2 * MAX_TTL;
+            }
+            let expires = self.unix() + left;
+            let identity = if self.dice.percent(50) {
+                let claimed = Claimed::draw(&mut self.dice);
+                Identity::seal(user, expires, claimed, self.dice.bytes())
+            } else {
+                Identity::mint(user, expires)
+            };
             self.identities[user].push(identity);
         }
         self.dice.pick(&self.identities[user])

@@ -9,7 +9,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use taciturn::proto::ChannelRange;
 use taciturn::turn::ban::Bans;
-use taciturn::turn::credential::{Credentials, Secret, SecretsRing, StaticUsers};
+use taciturn::turn::credential::{
+    Claims, Credentials, SealingKeys, Secret, SecretsRing, StaticUsers,
+};
 use taciturn::turn::policy::{FleetNode, PeerJudge, PeerPolicy, PeerRules, RelayRange};
 use taciturn::turn::quota::Quotas;
 use taciturn::turn::rates::{Flow, Pace, RateLimits};
@@ -39,6 +41,8 @@ const FLEET: [(&str, Option<&str>, RangeInclusive<u16>); 3] = [
 ];
 const PUBLIC: [&str; 3] = ["8.8.8.8", "9.9.9.9", "2620:fe::9"];
 const LISTED: [&str; 3] = ["9.9.9.9", "10.7.1.1", "2620:fe::9"];
+/// Of these, whom everybody may reach where nothing is listed.
+const LISTED_PUBLIC: [&str; 2] = ["9.9.9.9", "2620:fe::9"];
 /// Refused under every policy: denied, own, special, no host at all, or an own relay in disguise.
 const REFUSED: [&str; 9] = [
     "8.8.4.4",
@@ -54,12 +58,87 @@ const REFUSED: [&str; 9] = [
 /// Where the clients' listener lies.
 pub const LISTENING_PORT: u16 = 3_478;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// From the closest to the widest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Policy {
-    Relay,
     Call,
+    Relay,
+    /// A list that was claimed where everybody may be reached.
+    Claimed,
     Networks,
     Any,
+}
+
+impl Policy {
+    fn peers(self) -> PeerPolicy {
+        match self {
+            Self::Relay => PeerPolicy::Relay,
+            Self::Call => PeerPolicy::Call,
+            Self::Networks | Self::Claimed => PeerPolicy::Networks(LISTED.map(host).to_vec()),
+            Self::Any => PeerPolicy::Any,
+        }
+    }
+
+    /// Whether its allocations have sockets from the beginning.
+    pub const fn goes_outside(self) -> bool {
+        matches!(self, Self::Claimed | Self::Networks | Self::Any)
+    }
+}
+
+/// What a sealed username says of its holder, beyond whose it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Claimed {
+    pub policy: Option<Policy>,
+    pub call: Option<usize>,
+    pub strict: bool,
+    pub session_max: Option<u64>,
+    pub masked: bool,
+}
+
+impl Claimed {
+    pub fn draw(dice: &mut Dice) -> Self {
+        Self {
+            policy: dice.pick(&[
+                None,
+                None,
+                Some(Policy::Call),
+                Some(Policy::Call),
+                Some(Policy::Relay),
+                Some(Policy::Networks),
+                Some(Policy::Any),
+            ]),
+            call: dice.pick(&[None, Some(0), Some(0), Some(1)]),
+            strict: dice.percent(15),
+            session_max: dice.pick(&[None, None, Some(600), Some(8_000)]),
+            masked: dice.percent(25),
+        }
+    }
+
+    /// As it is sealed.
+    pub fn claims(self, user: &str) -> Claims {
+        let credentials = credentials();
+        let call = self
+            .call
+            .and_then(|call| credentials.call(&format!("call {call}")));
+        Claims {
+            call,
+            policy: self.policy.map(Policy::peers),
+            strict: self.strict,
+            session_max: self.session_max.map(Duration::from_secs),
+            masked: self.masked,
+            ..Claims::new(credentials.subject(user), EPOCH)
+        }
+    }
+}
+
+/// What somebody may do: design.md section 5, a claim within the server's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entitled {
+    pub policy: Policy,
+    pub call: Option<usize>,
+    pub strict: bool,
+    pub session_max: u64,
+    pub masked: bool,
 }
 
 /// What an address is to an allocation.
@@ -74,7 +153,9 @@ pub enum Class {
 /// One seed's world.
 #[derive(Debug)]
 pub struct Setting {
+    /// Of those who claim none.
     pub policy: Policy,
+    pub ceiling: Policy,
     pub bind: Bind,
     pub strict: bool,
     pub channels: ChannelRange,
@@ -108,17 +189,20 @@ impl Setting {
         let first = 50_000 + dice.port(&(0..=1));
         let count = dice.pick(&[3, 8, 16, 24, 64]);
         let relays = dice.pick(&[1, 2, 2, 2, 3]);
+        let policy = dice.pick(&[
+            Policy::Relay,
+            Policy::Relay,
+            Policy::Relay,
+            Policy::Networks,
+            Policy::Networks,
+            Policy::Any,
+            Policy::Any,
+            Policy::Call,
+        ]);
+        let wider = dice.pick(&[policy, Policy::Relay, Policy::Networks, Policy::Any]);
         Self {
-            policy: dice.pick(&[
-                Policy::Relay,
-                Policy::Relay,
-                Policy::Relay,
-                Policy::Networks,
-                Policy::Networks,
-                Policy::Any,
-                Policy::Any,
-                Policy::Call,
-            ]),
+            policy,
+            ceiling: policy.max(wider),
             bind: dice.pick(&[Bind::Auto, Bind::Auto, Bind::Always]),
             strict: dice.percent(30),
             channels: dice.pick(&[ChannelRange::Rfc8656, ChannelRange::Rfc5766]),
@@ -152,19 +236,13 @@ impl Setting {
     }
 
     pub fn server_config(&self) -> ServerConfig {
-        let secrets = SecretsRing::new(vec![Secret::new("sim", SECRET)]);
         ServerConfig {
             realm: REALM.to_owned(),
             channels: self.channels,
-            credentials: Credentials::new(secrets, StaticUsers::default(), [5; 32]),
+            credentials: credentials(),
             nonce_key: NonceKey::new([9; 32]),
-            policy: match self.policy {
-                Policy::Relay => PeerPolicy::Relay,
-                Policy::Call => PeerPolicy::Call,
-                Policy::Networks => PeerPolicy::Networks(LISTED.map(host).to_vec()),
-                Policy::Any => PeerPolicy::Any,
-            },
-            ceiling: PeerPolicy::Any,
+            policy: self.policy.peers(),
+            ceiling: self.ceiling.peers(),
             node: None,
             max_ttl: Duration::from_secs(MAX_TTL),
             judge: PeerJudge::new(PeerRules {
@@ -238,13 +316,31 @@ impl Setting {
         }
     }
 
-    /// Whether every allocation has its sockets from the beginning.
-    pub const fn opens_at_allocate(&self) -> bool {
-        matches!(self.bind, Bind::Always) || matches!(self.policy, Policy::Networks | Policy::Any)
+    /// Whether allocations under this policy have their sockets from the beginning.
+    pub const fn opens_at_allocate(&self, policy: Policy) -> bool {
+        matches!(self.bind, Bind::Always) || policy.goes_outside()
+    }
+
+    /// What who claims that may do; nothing is claimed by a REST username.
+    pub fn entitled(&self, claimed: Option<Claimed>) -> Entitled {
+        let claimed = claimed.unwrap_or_default();
+        let policy = match (claimed.policy, self.ceiling) {
+            (None, _) => self.policy,
+            (Some(Policy::Networks), Policy::Any) => Policy::Claimed,
+            (Some(policy), ceiling) => policy.min(ceiling),
+        };
+        let longest = self.session_max;
+        Entitled {
+            policy,
+            call: claimed.call,
+            strict: claimed.strict || self.strict,
+            session_max: claimed.session_max.map_or(longest, |max| max.min(longest)),
+            masked: claimed.masked,
+        }
     }
 
     /// design.md section 5, "Order of judgement"; without a port, as CreatePermission judges.
-    pub fn class(&self, ip: IpAddr, port: Option<u16>) -> Class {
+    pub fn class(&self, policy: Policy, ip: IpAddr, port: Option<u16>) -> Class {
         if port == Some(0) || ip == address("0.0.0.0") || ip == address("255.255.255.255") {
             return Class::Refused;
         }
@@ -256,12 +352,15 @@ impl Setting {
         }
         if let Some((_, _, ports)) = FLEET.iter().find(|(addr, _, _)| address(addr) == ip) {
             return match port {
+                // Who is of which call there is not known here.
+                _ if policy == Policy::Call => Class::Refused,
                 Some(port) if !ports.contains(&port) => Class::Refused,
                 _ => Class::Fleet,
             };
         }
-        let admitted: &[&str] = match self.policy {
+        let admitted: &[&str] = match policy {
             Policy::Relay | Policy::Call => &[],
+            Policy::Claimed => &LISTED_PUBLIC,
             Policy::Networks => &LISTED,
             Policy::Any => &PUBLIC,
         };
@@ -271,6 +370,13 @@ impl Setting {
             Class::Refused
         }
     }
+}
+
+/// What the servers know their users by.
+pub fn credentials() -> Credentials {
+    let secrets = SecretsRing::new(vec![Secret::new("sim", SECRET)]);
+    let keys = SealingKeys::new(&[Zeroizing::new([4; 32])]);
+    Credentials::new(secrets, StaticUsers::default(), [5; 32]).with_sealing(keys, REALM)
 }
 
 /// The address by which clients know a node of the fleet.

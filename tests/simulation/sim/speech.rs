@@ -12,9 +12,9 @@ use taciturn::proto::{
     RequestedTransport, ReservationToken, Reserve, Sink, TransactionId, Username, Writer,
     XorMappedAddress, XorPeerAddress, XorRelayedAddress,
 };
-use taciturn::turn::credential::{Secret, mint};
+use taciturn::turn::credential::{Minted, Secret, mint};
 
-use super::setting::{REALM, SECRET};
+use super::setting::{Claimed, REALM, SECRET, credentials};
 
 /// A credential, with its keys.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Identity {
     pub user: usize,
     pub username: String,
     pub expires: u64,
+    /// What the username says beyond that, if it is sealed.
+    pub claimed: Option<Claimed>,
     md5: LongTermKey,
     sha256: LongTermKey,
 }
@@ -29,10 +31,21 @@ pub struct Identity {
 impl Identity {
     pub fn mint(user: usize, expires: u64) -> Rc<Self> {
         let minted = mint(&Secret::new("sim", SECRET), &user_id(user), expires).unwrap();
+        Self::new(user, expires, None, minted)
+    }
+
+    pub fn seal(user: usize, expires: u64, claimed: Claimed, nonce: [u8; 16]) -> Rc<Self> {
+        let claims = claimed.claims(&user_id(user));
+        let minted = credentials().mint_sealed(&claims, expires, nonce).unwrap();
+        Self::new(user, expires, Some(claimed), minted)
+    }
+
+    fn new(user: usize, expires: u64, claimed: Option<Claimed>, minted: Minted) -> Rc<Self> {
         let (name, password) = (minted.username, minted.password.as_str());
         Rc::new(Self {
             user,
             expires,
+            claimed,
             md5: LongTermKey::md5(&name, REALM, password),
             sha256: LongTermKey::sha256(&name, REALM, password),
             username: name,
