@@ -10,6 +10,7 @@ use crate::lab::relay::{Kind, PORT, Peers, Relay, credential};
 use crate::lab::{Lab, Party, SERVICE};
 use crate::leg::{Leg, is_check, is_media};
 use crate::reach::{Urls, Via};
+use crate::sealed;
 use crate::signalling::Signalling;
 use crate::tls::Secrets;
 
@@ -26,6 +27,16 @@ pub(crate) struct Caller {
     pub(crate) browser: Browser,
     pub(crate) policy: Policy,
     pub(crate) urls: Urls,
+    pub(crate) username: Username,
+}
+
+/// What a party's credential says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Username {
+    /// Whose it is.
+    Rest,
+    /// Sealed: that it is of the call of this test and of no other, and that it is masked.
+    Masked,
 }
 
 impl Caller {
@@ -35,6 +46,15 @@ impl Caller {
             browser,
             policy: Policy::Relay,
             urls,
+            username: Username::Rest,
+        }
+    }
+
+    /// The same with a sealed username.
+    pub(crate) fn masked(self) -> Self {
+        Self {
+            username: Username::Masked,
+            ..self
         }
     }
 
@@ -44,6 +64,7 @@ impl Caller {
             browser: Browser::Chromium,
             policy,
             urls: Urls::Only(Via::Udp),
+            username: Username::Rest,
         }
     }
 }
@@ -67,6 +88,8 @@ pub(crate) struct Observation {
 /// All that was seen of a call.
 pub(crate) struct Call {
     pub(crate) observations: [Observation; 2],
+    /// What each party told the other in signalling.
+    told: [String; 2],
     callers: [Caller; 2],
     legs: [Leg; 2],
     /// Whether the relay was this project's.
@@ -85,6 +108,11 @@ impl Call {
     /// What passed between the relay and `party`.
     pub(crate) fn leg(&self, party: Party) -> &Leg {
         &self.legs[party as usize]
+    }
+
+    /// What `party` told the other in signalling.
+    pub(crate) fn told(&self, party: Party) -> &str {
+        &self.told[party as usize]
     }
 
     /// What `party`'s browser was told.
@@ -107,7 +135,9 @@ pub(crate) fn run(peers: Peers, callers: [Caller; 2], seconds: u32) -> Call {
     let mut tools = callers.map(|caller| caller.browser.program()).to_vec();
     tools.push("certutil");
     let lab = Lab::new(&tools);
-    let relay = Relay::start(&lab, Kind::under_test(), peers, "rfc8656");
+    let state = sealed::state(&lab);
+    let settings = [("TACITURN_STATE__DIR", state.as_str())];
+    let relay = Relay::start_with(&lab, Kind::under_test(), peers, "rfc8656", &settings);
     let captures = Party::BOTH.map(|party| lab.capture(party));
     let each = [(Party::Alice, callers[0]), (Party::Bob, callers[1])];
     let tasks = each.map(|(party, caller)| (party, task(party, caller, seconds)));
@@ -117,6 +147,7 @@ pub(crate) fn run(peers: Peers, callers: [Caller; 2], seconds: u32) -> Call {
     let deadline = Instant::now() + Duration::from_secs(60 + u64::from(seconds));
     let results = Party::BOTH.map(|party| signalling.result(party, deadline));
     let logs = browsers.each_ref().map(Opened::last_words);
+    let told = Party::BOTH.map(|party| signalling.told(party));
     let mut numbers = relay.numbers();
     drop(browsers);
     let packets = captures.map(Capture::finish);
@@ -138,6 +169,7 @@ pub(crate) fn run(peers: Peers, callers: [Caller; 2], seconds: u32) -> Call {
     let legs = [leg(Party::Alice, to_alice), leg(Party::Bob, to_bob)];
     Call {
         observations,
+        told,
         callers,
         legs,
         by_taciturn,
@@ -149,7 +181,10 @@ pub(crate) fn run(peers: Peers, callers: [Caller; 2], seconds: u32) -> Call {
 }
 
 fn task(party: Party, caller: Caller, seconds: u32) -> Value {
-    let (username, credential) = credential(party.name());
+    let (username, credential) = match caller.username {
+        Username::Rest => credential(party.name()),
+        Username::Masked => sealed::credential(party.name()),
+    };
     let (v4, v6) = (SERVICE.v4, SERVICE.v6);
     let mut urls = caller.urls.list();
     if caller.policy == Policy::All {

@@ -17,6 +17,8 @@ use crate::lab::{Lab, Party, SERVICE};
 struct Desk {
     tasks: HashMap<&'static str, Value>,
     inboxes: HashMap<&'static str, Vec<Value>>,
+    /// All that each party ever told the other.
+    told: HashMap<&'static str, Vec<Value>>,
     results: HashMap<&'static str, Value>,
 }
 
@@ -56,6 +58,12 @@ impl Signalling {
 
     pub(crate) fn origin() -> String {
         format!("http://{}:{SIGNALLING_PORT}", SERVICE.v4)
+    }
+
+    /// All that `party` told the other: descriptions and candidates, as JSON.
+    pub(crate) fn told(&self, party: Party) -> String {
+        let desk = self.desk.lock().unwrap();
+        Value::from(desk.told.get(party.name()).cloned()).to_string()
     }
 
     /// Waits for `party`'s result; `None` when the time is up.
@@ -124,11 +132,12 @@ impl Desk {
             "/signals" => {
                 return std::mem::take(self.inboxes.entry(party.name()).or_default()).into();
             }
-            "/signal" => self
-                .inboxes
-                .entry(party.other().name())
-                .or_default()
-                .push(said),
+            "/signal" => {
+                let told = self.told.entry(party.name()).or_default();
+                told.push(said.clone());
+                let inbox = self.inboxes.entry(party.other().name()).or_default();
+                inbox.push(said);
+            }
             "/result" => drop(self.results.insert(party.name(), said)),
             _ => {}
         }

@@ -25,7 +25,7 @@ pub(crate) const PORT: u16 = 3478;
 /// The same over TLS.
 pub(crate) const TLS_PORT: u16 = 5349;
 
-const REALM: &str = "calls.test";
+pub(crate) const REALM: &str = "calls.test";
 pub(crate) const SECRET: &str = "not a secret outside of this lab";
 
 /// Where operators look; reached from inside the relay's namespace only.
