@@ -24,7 +24,9 @@ use crate::proto::{
     PasswordAlgorithms, Realm, Userhash, Username,
 };
 use crate::turn::clock::Clock;
-use crate::turn::credential::{self, Claims, Credentials, Found, Origin, Subject, Voucher};
+use crate::turn::credential::{
+    self, Candidates, Claims, Credentials, Found, Origin, Subject, Voucher,
+};
 use crate::turn::revocation::{Issued, UsernameDigest};
 use crate::turn::server_config::ServerConfig;
 use crate::turn::stats::AuthFailure;
@@ -269,15 +271,14 @@ pub(crate) fn authenticate(
     }
 
     let mut found = found.unwrap_or_else(|| config.credentials.find(username));
-    let mut fitting = None;
-    for candidate in found.candidates.by_ref() {
-        let password = candidate.password.as_str();
-        let key = derived(algorithm, username, &config.realm, password);
-        // Every candidate is tried, so that time does not tell which one fits.
-        if signed.fits(message, &key) && candidate.origin != Origin::Nobody && fitting.is_none() {
-            fitting = Some((key, candidate.origin));
-        }
-    }
+    let candidates = found.candidates.by_ref();
+    let fitting = fitting(
+        &config.realm,
+        message,
+        signed,
+        (username, algorithm),
+        candidates,
+    );
     let owner = Owner::new(username);
     // Looked for whether or not the password fits, so that who was revoked is not told from who
     // never was.
@@ -328,6 +329,25 @@ impl Authenticated {
             None
         }
     }
+}
+
+/// The key that fits, and what vouches for it.
+fn fitting(
+    realm: &str,
+    message: &Message<'_>,
+    signed: Signed,
+    (username, algorithm): (&str, Algorithm),
+    candidates: &mut Candidates<'_>,
+) -> Option<(LongTermKey, Origin)> {
+    let mut fitting = None;
+    for candidate in candidates {
+        let key = derived(algorithm, username, realm, candidate.password.as_str());
+        // Every candidate is tried, so that time does not tell which one fits.
+        if signed.fits(message, &key) && candidate.origin != Origin::Nobody && fitting.is_none() {
+            fitting = Some((key, candidate.origin));
+        }
+    }
+    fitting
 }
 
 /// RFC 8489 §18.5.1: the key of a password.

@@ -265,10 +265,12 @@ impl<E: Environment> Server<E> {
         let vouchers: HashSet<Voucher> = self.config.credentials.vouchers().collect();
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
-                if !vouchers.contains(&allocation.known.voucher()) {
+                let claims = allocation.standing.claims.as_deref();
+                let node = self.config.node.as_ref();
+                let is_ours = claims.is_none_or(|claims| claims.is_for(node));
+                if !is_ours || !vouchers.contains(&allocation.known.voucher()) {
                     allocation.end_soon(EndReason::Revoked);
                 }
-                let claims = allocation.standing.claims.as_deref();
                 let policy = self.policies.of(claims);
                 allocation.put_under(policy);
                 allocation.judge_anew(&self.config.judge);

@@ -330,6 +330,7 @@ fn a_credential_is_good_on_the_node_it_is_pinned_to_and_on_no_other() {
     alice.allocate(&mut world);
     world.reconfigure(&on(Some("b")));
     assert_eq!(alice.refresh(&mut world, None).code(), 401);
+    assert_eq!(world.allocations(), 0);
 }
 
 #[test]

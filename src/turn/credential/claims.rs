@@ -159,6 +159,13 @@ impl Claims {
         }
     }
 
+    /// Whether it is good on the node of that name; pinned to one, it is good on no other.
+    #[must_use]
+    pub fn is_for(&self, node: Option<&Label>) -> bool {
+        let audience = self.audience.as_ref();
+        audience.is_none_or(|audience| node == Some(audience))
+    }
+
     /// As it is sealed; none if the policy lists more networks than can be claimed.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
         let mut out = Encoder(Vec::with_capacity(128));

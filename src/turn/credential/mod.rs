@@ -326,8 +326,7 @@ impl Found<'_> {
     #[must_use]
     pub fn is_for(&self, node: Option<&Label>) -> bool {
         let claims = self.claims.as_ref();
-        let audience = claims.and_then(|claims| claims.audience.as_ref());
-        audience.is_none_or(|audience| node == Some(audience))
+        claims.is_none_or(|claims| claims.is_for(node))
     }
 }
 
