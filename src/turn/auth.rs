@@ -269,24 +269,9 @@ pub(crate) fn authenticate(
     }
 
     let mut found = found.unwrap_or_else(|| config.credentials.find(username));
-    let mut fitting = None;
-    for candidate in found.candidates.by_ref() {
-        let password = candidate.password.as_str();
-        let key = derived(algorithm, username, &config.realm, password);
-        // Every candidate is tried, so that time does not tell which one fits.
-        if signed.fits(message, &key) && candidate.origin != Origin::Nobody && fitting.is_none() {
-            fitting = Some((key, candidate.origin));
-        }
-    }
+    let fitting = fitting(config, message, (username, algorithm, signed), &mut found);
     let owner = Owner::new(username);
-    // Looked for whether or not the password fits, so that who was revoked is not told from who
-    // never was.
-    let is_revoked = config.revocations.covers(&Issued {
-        name: owner.digest(),
-        subject: found.subject,
-        call: found.claims.as_ref().and_then(|claims| claims.call),
-        at: found.issued_by(config.max_ttl),
-    });
+    let is_revoked = is_revoked(config, owner, &found);
     let is_for_us = is_realm && found.is_for(config.node.as_ref());
     let Some((key, origin)) = fitting.filter(|_| is_for_us) else {
         return Err(refused(AuthFailure::Wrong));
@@ -303,6 +288,36 @@ pub(crate) fn authenticate(
         expires: found.expires,
         claims: found.claims,
         voucher: config.credentials.voucher(username, origin),
+    })
+}
+
+/// The key that signed a request of this name, and what vouches for its password.
+fn fitting(
+    config: &ServerConfig,
+    message: &Message<'_>,
+    (username, algorithm, signed): (&str, Algorithm, Signed),
+    found: &mut Found<'_>,
+) -> Option<(LongTermKey, Origin)> {
+    let mut fitting = None;
+    for candidate in found.candidates.by_ref() {
+        let password = candidate.password.as_str();
+        let key = derived(algorithm, username, &config.realm, password);
+        // Every candidate is tried, so that time does not tell which one fits.
+        if signed.fits(message, &key) && candidate.origin != Origin::Nobody && fitting.is_none() {
+            fitting = Some((key, candidate.origin));
+        }
+    }
+    fitting
+}
+
+/// Whether it was taken back. Looked for whether or not the password fits, so that who was revoked
+/// is not told from who never was.
+fn is_revoked(config: &ServerConfig, owner: Owner, found: &Found<'_>) -> bool {
+    config.revocations.covers(&Issued {
+        name: owner.digest(),
+        subject: found.subject,
+        call: found.claims.as_ref().and_then(|claims| claims.call),
+        at: found.issued_by(config.max_ttl),
     })
 }
 
