@@ -265,10 +265,12 @@ impl<E: Environment> Server<E> {
         let vouchers: HashSet<Voucher> = self.config.credentials.vouchers().collect();
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
-                if !vouchers.contains(&allocation.known.voucher()) {
+                let claims = allocation.standing.claims.as_deref();
+                let audience = claims.and_then(|claims| claims.audience.as_ref());
+                let is_for_us = audience.is_none_or(|node| self.config.node.as_ref() == Some(node));
+                if !is_for_us || !vouchers.contains(&allocation.known.voucher()) {
                     allocation.end_soon(EndReason::Revoked);
                 }
-                let claims = allocation.standing.claims.as_deref();
                 let policy = self.policies.of(claims);
                 allocation.put_under(policy);
                 allocation.judge_anew(&self.config.judge);

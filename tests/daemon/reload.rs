@@ -216,9 +216,8 @@ fn the_level_of_the_log_follows_the_file() {
     eventually("it is told", || {
         daemon.stderr().contains("allocation opened")
     });
-    wait_for(&daemon, IN_FORCE, || {
-        change(&house, "level = \"info\"", "level = \"warn\"")
-    });
+    change(&house, "level = \"info\"", "level = \"warn\"");
+    eventually("it is taken up", || reloads(&daemon, "applied") == 1.0);
     house.client(&daemon, "bob").allocate(V4);
     house.client(&daemon, "carol").allocate(V4);
     assert_eq!(daemon.stderr().matches("allocation opened").count(), 1);

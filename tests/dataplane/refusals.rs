@@ -201,10 +201,11 @@ fn one_allocation_can_be_ended_by_its_name() {
 #[test]
 fn what_was_refused_is_still_after_a_restart() {
     let state = tempfile::tempdir().unwrap();
+    let third = credential("user-3", unix() + 7_200);
     {
         let mut house = house(Setup::relay(1), Some(state.path()));
         let (mut client, _) = house.plane.party(V4);
-        let username = credential("user-3", unix() + 3_600).username;
+        let username = third.username.clone();
         house.runtime.block_on(async {
             let control = &house.control;
             assert!(control.revoke_user("user-1").await.unwrap().durable);
@@ -219,9 +220,8 @@ fn what_was_refused_is_still_after_a_restart() {
         let answer = house.plane.client(V4).try_allocate(V4);
         assert_eq!(answer.code(), code);
     }
-    let again = credential("user-3", unix() + 7_200);
-    let mut third = Client::new(house.plane.listener(V4), again);
-    third.allocate(V4);
+    let mut third = Client::new(house.plane.listener(V4), third);
+    assert_eq!(third.try_allocate(V4).code(), 401);
     for name in ["revocations", "bans"] {
         let text = std::fs::read_to_string(state.path().join(name)).unwrap();
         assert!(!text.is_empty() && !text.contains("user-"), "{text}");
