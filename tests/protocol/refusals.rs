@@ -1,4 +1,5 @@
 //! Credentials, users and calls that are taken back, and clients that are banned.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use taciturn::turn::ban::Banned;
 use taciturn::turn::revocation::{Revoked, UsernameDigest};
