@@ -295,7 +295,7 @@ impl BanBook {
         let mut all = BTreeMap::new();
         for (index, line) in lines.iter().enumerate() {
             let ban = line.read().ok_or_else(|| LedgerError::Garbled {
-                path: directory.unwrap_or(Path::new("")).join(name),
+                path: directory.unwrap_or_else(|| Path::new("")).join(name),
                 line: index + 1,
                 reason: "there is no such network".to_owned(),
             })?;

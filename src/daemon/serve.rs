@@ -134,6 +134,7 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     Ok(())
 }
 
+/// The admin listener, if there is to be one.
 async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
     let Some(config) = settings.admin() else {
         return Ok(None);

@@ -280,14 +280,7 @@ pub(crate) fn authenticate(
         candidates,
     );
     let owner = Owner::new(username);
-    // Looked for whether or not the password fits, so that who was revoked is not told from who
-    // never was.
-    let is_revoked = config.revocations.covers(&Issued {
-        name: owner.digest(),
-        subject: found.subject,
-        call: found.claims.as_ref().and_then(|claims| claims.call),
-        at: found.issued_by(config.max_ttl),
-    });
+    let is_revoked = is_revoked(config, owner, &found);
     let is_for_us = is_realm && found.is_for(config.node.as_ref());
     let Some((key, origin)) = fitting.filter(|_| is_for_us) else {
         return Err(refused(AuthFailure::Wrong));
@@ -304,6 +297,17 @@ pub(crate) fn authenticate(
         expires: found.expires,
         claims: found.claims,
         voucher: config.credentials.voucher(username, origin),
+    })
+}
+
+/// Whether it was taken back. Looked for whether or not the password fits, so that who was revoked
+/// is not told from who never was.
+fn is_revoked(config: &ServerConfig, owner: Owner, found: &Found<'_>) -> bool {
+    config.revocations.covers(&Issued {
+        name: owner.digest(),
+        subject: found.subject,
+        call: found.claims.as_ref().and_then(|claims| claims.call),
+        at: found.issued_by(config.max_ttl),
     })
 }
 

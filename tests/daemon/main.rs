@@ -20,6 +20,7 @@ mod mint;
 mod openssl;
 mod privacy;
 mod refusals;
+mod reload;
 mod serve;
 mod shown;
 mod state;

@@ -30,6 +30,7 @@ mod quota;
 mod rates;
 mod redirect;
 mod refresh;
+mod refusals;
 mod reload;
 mod run;
 mod sealed;

@@ -2,10 +2,11 @@
 
 use taciturn::turn::policy::PeerPolicy;
 use taciturn::turn::stats::DropReason;
+use taciturn::turn::{EndReason, Event};
 
-use crate::world::call::{CAROL, Call, Framing};
-use crate::world::client::SUCCESS;
-use crate::world::servers::{SECRETS, Setup, at};
+use crate::world::call::{ALICE, CAROL, Call, Framing};
+use crate::world::client::{Client, SUCCESS};
+use crate::world::servers::{SECRETS, STATIC_USER, Setup, at};
 
 /// T8
 #[test]
@@ -104,5 +105,56 @@ fn a_hairpin_goes_on_under_new_rules() {
             .channel_data(&mut call.world, 0x4000, b"x")
             .at(&call.bob);
         call.bob_says(b"x").at(&call.alice);
+    }
+}
+
+/// T25: within the second that the issue allows, since it is in this very call.
+#[test]
+fn an_allocation_whose_secret_is_gone_ends_and_one_of_a_renamed_secret_lives_on() {
+    let mut call = Call::permitted(Setup::default());
+    let reordered = Setup {
+        secrets: vec![SECRETS[1], SECRETS[0]],
+        ..Setup::default()
+    };
+    call.world.reconfigure(&reordered);
+    call.alice_says(b"x").at(&call.bob);
+    assert_eq!(call.world.allocations(), 2);
+
+    let removed = Setup {
+        secrets: vec![SECRETS[1]],
+        ..Setup::default()
+    };
+    call.world.reconfigure(&removed);
+    assert_eq!(call.world.allocations(), 0);
+    let says = call.alice_says(b"x").dropped();
+    assert_eq!(says, Some(DropReason::NoAllocation));
+    let closed = call.world.events(0).into_iter().filter(|event| {
+        let reason = EndReason::Revoked;
+        matches!(event, Event::Closed { reason: why, .. } if *why == reason)
+    });
+    assert_eq!(closed.count(), 2);
+}
+
+/// T25
+#[test]
+fn a_static_user_who_is_gone_or_has_another_password_loses_their_allocations() {
+    let (name, password) = STATIC_USER;
+    for (users, lives) in [
+        (vec![("other", "password"), STATIC_USER], true),
+        (vec![("other", "password")], false),
+        (vec![(name, "another password")], false),
+        (vec![("other", password)], false),
+    ] {
+        let mut world = Setup::default().world();
+        let mut gateway = Client::new(at(CAROL), name, password);
+        gateway.allocate(&mut world);
+        world.client("alice", ALICE).allocate(&mut world);
+        world.reconfigure(&Setup {
+            users: users.clone(),
+            ..Setup::default()
+        });
+        assert_eq!(world.allocations(), 1 + u64::from(lives), "{users:?}");
+        let code = gateway.refresh(&mut world, None).code();
+        assert_eq!(code, if lives { SUCCESS } else { 401 });
     }
 }
