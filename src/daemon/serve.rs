@@ -95,8 +95,7 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
             }
         });
     }
-    let glass = BreakGlass::ordered(house.settings.log.show_addresses);
-    let journal = tokio::spawn(write_journal(records, pseudonyms, glass));
+    let journal = tokio::spawn(write_journal(records, pseudonyms, glass(&house.settings)));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let [hangups, renewals] = [hangups()?, hangups()?];
     announce(&house, &handle, admin_address, made_for_this_run)?;
@@ -334,6 +333,11 @@ async fn write_journal(
 // What it guards is whole between any two statements.
 fn lock(pseudonyms: &Mutex<Pseudonyms>) -> MutexGuard<'_, Pseudonyms> {
     pseudonyms.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The order to show addresses, where the settings give it.
+const fn glass(settings: &Settings) -> Option<BreakGlass> {
+    BreakGlass::ordered(settings.log.show_addresses)
 }
 
 /// The client's address where the glass is broken; a field that is not there where it is whole.

@@ -36,6 +36,16 @@ pub(crate) const ATTACKS: &[Attack] = &[
         run: strangers::same_relay_ip,
     },
     Attack {
+        leak: "L2",
+        how: "under policy `call`, a stranger's and even Bob's own credential of another call",
+        run: strangers::other_call,
+    },
+    Attack {
+        leak: "L3",
+        how: "a masked credential: Allocate, again, Binding with and without it, Refresh; a call goes on",
+        run: reflection::masked,
+    },
+    Attack {
         leak: "L4",
         how: "Binding, with and without credentials, where it is off or authenticated",
         run: reflection::binding,

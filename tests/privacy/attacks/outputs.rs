@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use taciturn::proto::{AddressFamily, Method, MobilityTicket, RequestedTransport, XorPeerAddress};
 use taciturn::turn::Transport;
+use taciturn::turn::credential::Label;
+use taciturn::turn::policy::PeerPolicy;
 
 use crate::collect::{self, Said};
 use crate::lab::Addresses;
@@ -17,6 +19,7 @@ use crate::report::Report;
 use crate::stage::{AWAY, Daemon, Party, Stage, get, of};
 
 use super::CHANNEL;
+use super::names::Mint;
 
 /// Everything on that could say more.
 const ALL_ON: [(&str, &str); 3] = [
@@ -36,7 +39,7 @@ fn hidden() -> [Addresses; 3] {
 type Open = Vec<Client>;
 
 /// The call, by every transport and family; its allocations are still live.
-fn play(stage: &Stage) -> Open {
+fn play(stage: &Stage, daemon: &Daemon<'_>) -> Open {
     let mut open = Open::new();
     for family in [V4, V6] {
         // A platform may call its users by their addresses.
@@ -50,8 +53,30 @@ fn play(stage: &Stage) -> Open {
         let bob = stage.client_over(Party::Bob, transport, "bob");
         open.extend(call(stage, alice, bob, V4));
     }
+    open.extend(sealed(stage, &Mint::of(daemon)));
     tcp_relay(stage);
     open
+}
+
+/// The call of two whose names are sealed, and all the claims there are.
+fn sealed(stage: &Stage, mint: &Mint) -> [Client; 2] {
+    let client = |party: Party| {
+        let credential = mint.sealed(&party.at(V4).to_string(), |credentials, claims| {
+            claims.call = credentials.call("203.0.113.7 calls 198.51.100.20");
+            claims.tenant = Label::new("acme");
+            claims.policy = Some(PeerPolicy::Call);
+            claims.masked = true;
+            claims.strict = true;
+        });
+        let mut client = stage.client_at(party, party.at(V4), credential);
+        let relayed = client.allocate(V4);
+        (client, relayed)
+    };
+    let ((mut a, at_a), (mut b, at_b)) = (client(Party::Alice), client(Party::Bob));
+    assert_eq!((a.permit(at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
+    a.send_to(at_b, b"hello");
+    assert_eq!(b.receive(), Received::Data(at_a, b"hello".to_vec()));
+    [a, b]
 }
 
 fn call(stage: &Stage, mut a: Client, mut b: Client, family: AddressFamily) -> [Client; 2] {
@@ -148,11 +173,11 @@ pub(super) fn logs(stage: &Stage) -> Report {
     let text = [&ALL_ON[..], &[("log.format", r#""text""#)]].concat();
     for (name, changes) in [("JSON", &ALL_ON[..]), ("JSON, any", &any), ("text", &text)] {
         let daemon = stage.serve(changes);
-        drop(play(stage));
+        drop(play(stage, &daemon));
         told(&mut report, name, daemon.stop());
     }
     let daemon = stage.serve_to_journal(&ALL_ON);
-    drop(play(stage));
+    drop(play(stage, &daemon));
     let log = daemon.stop();
     assert!(
         String::from_utf8_lossy(&log).contains("SYSLOG_IDENTIFIER"),
@@ -166,7 +191,7 @@ pub(super) fn logs(stage: &Stage) -> Report {
 pub(super) fn broken_glass(stage: &Stage) -> Report {
     let mut report = Report::default();
     let daemon = stage.serve(&[&ALL_ON[..], &[("log.show_addresses", "true")]].concat());
-    let open = play(stage);
+    let open = play(stage, &daemon);
     let mut said = collect::living(&daemon);
     said.retain(|said| !said.place.ends_with("/daemon.log"));
     drop(open);
@@ -192,7 +217,7 @@ fn series(daemon: &Daemon<'_>) -> Vec<String> {
 pub(super) fn metrics(stage: &Stage) -> Report {
     let mut report = Report::default();
     let daemon = stage.serve(&[&ALL_ON[..], &[ANY]].concat());
-    let open = play(stage);
+    let open = play(stage, &daemon);
     let before = series(&daemon);
     let users: Vec<Client> = (0..50)
         .map(|n| {
@@ -229,7 +254,7 @@ pub(super) fn interfaces(stage: &Stage) -> Report {
     let mut report = Report::default();
     for changes in [ALL_ON.to_vec(), [&ALL_ON[..], &[ANY]].concat()] {
         let daemon = stage.serve(&changes);
-        let open = play(stage);
+        let open = play(stage, &daemon);
         let said = collect::living(&daemon);
         drop(open);
         collect::search(&mut report, &said, &hidden());
@@ -241,7 +266,7 @@ pub(super) fn interfaces(stage: &Stage) -> Report {
 pub(super) fn host(stage: &Stage) -> Report {
     let mut report = Report::default();
     let daemon = stage.serve(&[&ALL_ON[..], &[ANY]].concat());
-    let open = play(stage);
+    let open = play(stage, &daemon);
     let pid = daemon.pid();
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let core = limits

@@ -3,18 +3,20 @@
 use std::net::SocketAddr;
 
 use taciturn::proto::{
-    AddressFamily, AttributeType, EvenPort, Method, RequestedTransport, Reserve, XorPeerAddress,
+    AddressFamily, AttributeType, EvenPort, Method, RequestedAddressFamily, RequestedTransport,
+    Reserve, XorPeerAddress,
 };
 use taciturn::turn::Transport;
 
 use crate::lab::packet::Packet;
 use crate::lab::search::in_packets;
 use crate::loopback::client::{Client, SUCCESS};
-use crate::loopback::message::Build;
+use crate::loopback::message::{Build, Received};
 use crate::loopback::plane::{V4, V6};
 use crate::report::Report;
 use crate::stage::{INNER, Party, SERVICE, Stage};
 
+use super::names::Mint;
 use super::{SOON, inside as named_inside, reaching};
 
 const BINDING: Method = Method::BINDING;
@@ -67,6 +69,50 @@ pub(super) fn binding(stage: &Stage) -> Report {
         assert!(!named_inside(Party::Alice, &told).is_empty());
         report.looked(format!("{} packets ({rule})", packets.len()));
         drop(daemon);
+    }
+    report
+}
+
+/// L3: T66
+pub(super) fn masked(stage: &Stage) -> Report {
+    let mut report = Report::default();
+    let daemon = stage.serve(&[]);
+    let mint = Mint::of(&daemon);
+    for family in [V4, V6] {
+        let credential = mint.sealed("alice", |_, claims| claims.masked = true);
+        let mut alice = stage.client_at(Party::Alice, Party::Alice.at(family), credential);
+        let mut bob = stage.client(Party::Bob, family, "bob");
+        let at_bob = bob.allocate(family);
+        let capture = stage.capture(Party::Alice);
+        let wanted = |r: Build| {
+            r.with(&RequestedTransport::UDP)
+                .with(&RequestedAddressFamily(family))
+        };
+        let answer = alice.request(Method::ALLOCATE, wanted);
+        let relayed = answer.relayed()[0];
+        let told = answer.mapped();
+        report.holds(told == Some(relayed), format!("Allocate tells {told:?}"));
+        alice.try_allocate(family);
+        let told = alice.request(BINDING, |r| r).mapped();
+        report.holds(
+            told == Some(relayed),
+            format!("Binding with it tells {told:?}"),
+        );
+        poke(&mut alice, BINDING, |r| r);
+        alice.send_raw(&Build::request(BINDING, [7; 12]).bytes());
+        assert_eq!(alice.refresh(600).code(), SUCCESS);
+        assert_eq!(alice.bind(0x4000, at_bob), SUCCESS);
+        assert_eq!(bob.permit(relayed), SUCCESS);
+        alice.send_channel(0x4000, b"hello");
+        let heard = Received::Data(relayed, b"hello".to_vec());
+        report.holds(bob.receive() == heard, "Bob hears another address");
+        let packets = reaching(Party::Alice, &capture.finish());
+        report.found("to alice", &named_inside(Party::Alice, &packets));
+        report.looked(format!("{} packets", packets.len()));
+        // The control: on another 5-tuple she is told, as by any STUN server.
+        let mut beside = stage.client(Party::Alice, family, "alice");
+        let told = beside.request(BINDING, |r| r).mapped();
+        assert_eq!(told, Some(beside.addr()));
     }
     report
 }

@@ -3,10 +3,12 @@
 use crate::lab::capture::Capture;
 use crate::lab::search::in_packets;
 use crate::loopback::client::SUCCESS;
+use crate::loopback::message::Received;
 use crate::loopback::plane::{V4, V6};
 use crate::report::Report;
 use crate::stage::{Party, Stage};
 
+use super::names::Mint;
 use super::{CHANNEL, Call, SOON, reaching};
 
 /// L1
@@ -75,6 +77,54 @@ pub(super) fn same_relay_ip(stage: &Stage) -> Report {
     let dropped = daemon.metric("taciturn_drops_total", "not_named");
     assert_eq!(dropped, 40, "the attack did not arrive");
     report.looked(format!("{} packets, 40 dropped and counted", packets.len()));
+    report
+}
+
+/// L2, of those who are in no call of Alice's.
+pub(super) fn other_call(stage: &Stage) -> Report {
+    let mut report = Report::default();
+    let daemon = stage.serve(&[("policy.peers", r#""call""#)]);
+    let mint = Mint::of(&daemon);
+    let client = |party, family, user: &str, call: Option<&str>| {
+        let credential = mint.sealed(user, |credentials, claims| {
+            claims.call = call.and_then(|call| credentials.call(call));
+        });
+        let mut client = stage.client_at(party, Party::at(party, family), credential);
+        let relayed = client.allocate(family);
+        (client, relayed)
+    };
+    let capture = stage.capture(Party::Alice);
+    for family in [V4, V6] {
+        let (mut a, at_a) = client(Party::Alice, family, "alice", Some("monday"));
+        let (mut b, at_b) = client(Party::Bob, family, "bob", Some("monday"));
+        assert_eq!((a.bind(CHANNEL, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
+        for (who, user, call) in [
+            (Party::Mallory, "mallory", Some("tuesday")),
+            (Party::Mallory, "mallory", None),
+            (Party::Bob, "bob", Some("tuesday")),
+        ] {
+            let (mut other, at_other) = client(who, family, user, call);
+            // Even called by name.
+            assert_eq!((a.permit(at_other), other.permit(at_a)), (SUCCESS, SUCCESS));
+            for _ in 0..5 {
+                other.send_to(at_a, b"are you there?");
+                a.send_to(at_other, b"are you there?");
+            }
+            let heard = other.receive_within(SOON);
+            report.holds(heard.is_none(), format!("{user} of {call:?} hears Alice"));
+        }
+        b.send_to(at_a, b"only this");
+        let heard = a.receive() == Received::Channel(CHANNEL, b"only this".to_vec());
+        report.holds(heard, "Alice hears who is in no call of hers");
+    }
+    let packets = reaching(Party::Alice, &capture.finish());
+    report.found(
+        "to alice",
+        &in_packets(Party::Mallory.addresses(), &packets),
+    );
+    let dropped = daemon.metric("taciturn_drops_total", "other_call");
+    assert_eq!(dropped, 60, "the attack did not arrive");
+    report.looked(format!("{} packets, 60 dropped and counted", packets.len()));
     report
 }
 
