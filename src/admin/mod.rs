@@ -2,6 +2,7 @@
 //! the data plane and never touches a server's state; nothing it answers names a client, a peer
 //! or a user.
 
+pub mod api;
 pub mod control;
 mod ledger;
 mod metrics;

@@ -19,6 +19,7 @@ use super::{
 use crate::turn::policy::PeerPolicy;
 
 mod alternate;
+mod api;
 mod features;
 mod limits;
 mod listen;
@@ -65,6 +66,8 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
     let limits = c.limits(&file.limits);
     let admin = c.admin(&file.admin);
     c.admin_apart_from_listeners(&admin, &listen);
+    let api = c.api(&file.api);
+    c.api_apart_from_listeners(&api, &admin, &listen);
     let features = c.features(&file.features, &listen_addresses);
     let alternate = c.alternate(&file.alternate, &listen_addresses);
     c.nat_discovery_has_its_listeners(&features, &listen);
@@ -84,6 +87,8 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
         workers: c.workers(&file.workers),
         state: c.state(file.state),
         admin,
+        api,
+        control: c.control(&file.control),
         log: c.log(&file.log),
     };
     Checked {

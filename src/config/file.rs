@@ -31,6 +31,8 @@ pub(super) struct File {
     pub(super) workers: Workers,
     pub(super) state: State,
     pub(super) admin: Admin,
+    pub(super) api: Api,
+    pub(super) control: Control,
     pub(super) log: Log,
 }
 
@@ -52,6 +54,8 @@ impl Default for File {
             workers: Workers::default(),
             state: State::default(),
             admin: Admin::default(),
+            api: Api::default(),
+            control: Control::default(),
             log: Log::default(),
         }
     }
@@ -310,6 +314,75 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:9641".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Api {
+    pub(super) listen: String,
+    pub(super) keys: Vec<ApiKey>,
+    pub(super) tls: ApiTls,
+    pub(super) rate: String,
+    pub(super) adapters: Vec<String>,
+    pub(super) node: String,
+    pub(super) nodes: Vec<ApiNode>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            keys: Vec::new(),
+            tls: ApiTls::default(),
+            rate: "50/s burst 200".to_owned(),
+            adapters: Vec::new(),
+            node: String::new(),
+            nodes: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiKey {
+    #[serde(default)]
+    pub(super) id: String,
+    pub(super) file: Option<String>,
+    #[serde(skip_serializing)]
+    pub(super) value: Option<SecretString>,
+    #[serde(default)]
+    pub(super) scopes: Vec<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ApiTls {
+    pub(super) cert: String,
+    pub(super) key: String,
+    pub(super) client_ca: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiNode {
+    pub(super) id: String,
+    pub(super) urls: Vec<String>,
+    #[serde(default)]
+    pub(super) drained: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Control {
+    pub(super) socket: String,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: "/run/taciturn/control.sock".to_owned(),
         }
     }
 }

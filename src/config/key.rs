@@ -45,7 +45,9 @@ impl Key {
         let path: Vec<&str> = self.segments().collect();
         match path.as_slice() {
             ["auth", "secrets", _, "id" | "file"] => false,
+            ["api", "keys", _, "id" | "file" | "scopes", ..] => false,
             ["auth"] | ["auth", "secrets" | "users", ..] => true,
+            ["api"] | ["api", "keys", ..] => true,
             _ => false,
         }
     }

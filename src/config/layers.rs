@@ -123,7 +123,7 @@ impl Settings {
             nonce_key: keys.nonce.clone(),
             policy: PeerPolicy::from(&self.policy.peers),
             ceiling: PeerPolicy::from(&self.policy.ceiling),
-            node: None,
+            node: self.api.node.clone(),
             max_ttl: self.auth.max_ttl,
             judge: PeerJudge::new(self.rules(relays, machine)).behind_nat(relays.iter().map(
                 |relay| Faces {
@@ -164,7 +164,7 @@ impl Settings {
             ports: node.ports.clone(),
         });
         let clients = self.listen.all().map(|(_, address)| address);
-        let configured = clients.chain(self.admin.listen);
+        let configured = clients.chain(self.admin.listen).chain(self.api.door());
         PeerRules {
             relay: RelayRange {
                 addresses: relays.iter().map(|relay| relay.advertised).collect(),

@@ -27,9 +27,12 @@ use std::time::Duration;
 
 use figment::value::{Dict, Value};
 use ipnet::IpNet;
+use rustls::RootCertStore;
 use secrecy::SecretString;
 
+use crate::admin::api::{Adapter, ApiKey, Node};
 use crate::dataplane::tls::TlsKeys;
+use crate::turn::credential::Label;
 use crate::turn::{BindingRules, Redirect, Transport};
 
 pub(crate) use self::check::SHOWN_ADDRESSES;
@@ -79,6 +82,10 @@ pub struct Settings {
     pub state: State,
     /// HTTP for operators.
     pub admin: Admin,
+    /// HTTP for the platform.
+    pub api: Api,
+    /// The way of the command line to the daemon.
+    pub control: Control,
     /// The log.
     pub log: Log,
 }
@@ -401,6 +408,43 @@ pub struct State {
 pub struct Admin {
     /// Where HTTP listens; `None` for nowhere.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[api]`
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// Where HTTP would listen; [`Api::door`] says whether it does.
+    pub listen: Option<SocketAddr>,
+    /// Who may ask for what.
+    pub keys: Vec<ApiKey>,
+    /// TLS, if it speaks that.
+    pub tls: Option<ApiTls>,
+    /// How often each key may ask.
+    pub rate: Rate,
+    /// Which other services' shapes are answered too.
+    pub adapters: Vec<Adapter>,
+    /// What this node is called.
+    pub node: Option<Label>,
+    /// Between which nodes calls are shared.
+    pub nodes: Vec<Node>,
+}
+
+/// `api.tls`
+#[derive(Clone, Debug)]
+pub struct ApiTls {
+    /// Certificate and key, read and found good.
+    pub keys: Arc<TlsKeys>,
+    /// Those who vouch for clients, if these are asked for certificates.
+    pub clients: Option<Arc<RootCertStore>>,
+}
+
+/// `[control]`
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// Where the socket lies; `None` for nowhere.
+    pub socket: Option<PathBuf>,
+    /// Whether that is the operator's choice, so that the daemon does not start without it.
+    pub is_configured: bool,
 }
 
 /// `[log]`

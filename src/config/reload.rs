@@ -43,6 +43,8 @@ impl Settings {
             "workers.streams" => workers.streams,
             "state.dir" => state.dir,
             "admin.listen" => admin.listen,
+            "api.listen" => api.listen,
+            "control.socket" => control.socket,
             "log.format" => log.format,
             "log.pseudonym_days" => log.pseudonym_days,
             "log.show_addresses" => log.show_addresses,

@@ -370,8 +370,12 @@ fn holds_secrets(file: &Dict) -> bool {
     let auth = file.get("auth").and_then(Value::as_dict);
     let users = auth.and_then(|auth| auth.get("users")?.as_dict());
     let secrets = auth.and_then(|auth| auth.get("secrets")?.as_array());
+    let api = file.get("api").and_then(Value::as_dict);
+    let keys = api.and_then(|api| api.get("keys")?.as_array());
+    let has_value = |list: &[Value]| list.iter().any(|one| one.find_ref("value").is_some());
     users.is_some_and(|users| !users.is_empty())
-        || secrets.is_some_and(|list| list.iter().any(|secret| secret.find_ref("value").is_some()))
+        || secrets.is_some_and(has_value)
+        || keys.is_some_and(has_value)
 }
 
 fn nested(key: &Key, value: Value) -> Dict {

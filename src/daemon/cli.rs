@@ -9,6 +9,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
+pub use crate::daemon::control::options::{
+    Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Unban,
+};
 pub use crate::daemon::load::options::{
     ClientNetwork, Load, Measure, Mode, Payload, Switch, Transport,
 };
@@ -57,6 +60,18 @@ pub enum Command {
     Load(Box<Load>),
     /// Write another server's configuration anew as ours.
     Import(Import),
+    /// List what is live on the daemon of this machine.
+    Allocations(Allocations),
+    /// Take back what was issued to a user, for a call, or one credential; or end an allocation.
+    Revoke(Revoke),
+    /// Let somebody allocate nothing.
+    Ban(Ban),
+    /// Lift a ban.
+    Unban(Unban),
+    /// List the bans in force.
+    Bans(Bans),
+    /// Print the description of the HTTP API, an OpenAPI document.
+    Openapi(Openapi),
     /// Print a script that completes commands and flags in a shell.
     Completions(Completions),
     /// Print the manual page, in roff.

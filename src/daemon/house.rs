@@ -61,7 +61,6 @@ impl House {
     }
 
     /// The settings in force, and each that will be.
-    #[expect(dead_code, reason = "for what takes up settings by itself")]
     pub(crate) fn follow(&self) -> watch::Receiver<Arc<Settings>> {
         self.told.subscribe()
     }

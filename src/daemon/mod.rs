@@ -2,9 +2,11 @@
 //! only `main` uses it.
 
 mod announce;
+mod api;
 mod certificates;
 mod check;
 pub mod cli;
+mod control;
 mod house;
 mod ice;
 mod import;
@@ -64,6 +66,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),
         Command::Whois(arguments) => whois::run(arguments),
+        Command::Allocations(arguments) => {
+            control::allocations(arguments).and_then(|text| print(&text))
+        }
+        Command::Revoke(arguments) => control::revoke(arguments).and_then(|text| print(&text)),
+        Command::Ban(arguments) => control::ban(arguments).and_then(|text| print(&text)),
+        Command::Unban(arguments) => control::unban(arguments).and_then(|text| print(&text)),
+        Command::Bans(arguments) => control::bans(arguments).and_then(|text| print(&text)),
+        Command::Openapi(_) => openapi().and_then(|text| print(&text)),
         Command::Probe(arguments) => probe::run(arguments),
         Command::Load(arguments) => load::run(arguments),
         Command::Import(arguments) => import::run(arguments),
@@ -89,6 +99,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             code
         }
     }
+}
+
+/// The description of the API, for generators of clients.
+fn openapi() -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(&crate::admin::api::openapi())?)
 }
 
 /// Prints for a person or a script.

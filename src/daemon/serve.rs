@@ -20,7 +20,7 @@ use crate::daemon::house::{CREDENTIAL_LIFE, House};
 use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::reload::Reload;
 use crate::daemon::runtime::Left;
-use crate::daemon::{announce, certificates, keys, log, print, runtime};
+use crate::daemon::{announce, api, certificates, keys, log, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, sys};
 use crate::turn::credential::{Secret, SecretsRing};
 use crate::turn::{BreakGlass, FiveTuple};
@@ -65,18 +65,10 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     };
     let house = House::new(settings, keys, own, relays, machine);
 
-    let admin = match house.settings.admin() {
-        Some(config) => Some(Admin::bind(&config).await.with_context(|| {
-            format!(
-                "cannot listen on admin.listen {}; another address or \"off\" can be \
-                         given there, or in TACITURN_ADMIN__LISTEN",
-                config.listen
-            )
-        })?),
-        None => None,
-    };
+    let admin = bind_admin(&house.settings).await?;
     let admin_address = admin.as_ref().map(Admin::address);
-    let mut listening: Vec<_> = admin_address.into_iter().collect();
+    let doors = api::doors(&house.settings).await?;
+    let mut listening: Vec<_> = admin_address.into_iter().chain(doors.address()).collect();
     house.meet(|machine| machine.listening.clone_from(&listening));
     let config = house.settings.dataplane(house.relays.clone());
     let (dataplane, records) = Dataplane::start(config, house.rules()?)?;
@@ -90,6 +82,7 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     handle.reconfigure(&house.rules()?);
     let pseudonyms = Arc::new(Mutex::new(pseudonyms(&house.settings)?));
     let control = control(refusals, &handle, &pseudonyms);
+    let platform = doors.open(&house, &handle, control)?;
 
     let readiness = Readiness::default();
     let reloads = Reloads::default();
@@ -124,8 +117,9 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
         () = follow_addresses(&house, &handle) => {}
         () = certificates::follow(house.settings.tls.keys.clone(), renewals) => {}
         () = reload.follow(hangups) => {}
+        () = platform.follow(&house, &handle) => {}
     }
-    drop(control);
+    drop(platform);
     readiness.end();
     tracing::info!("stopping");
     // Not on this thread, which writes the journal meanwhile.
@@ -138,6 +132,20 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
+    let Some(config) = settings.admin() else {
+        return Ok(None);
+    };
+    let admin = Admin::bind(&config).await.with_context(|| {
+        format!(
+            "cannot listen on admin.listen {}; another address or \"off\" can be given there, or \
+             in TACITURN_ADMIN__LISTEN",
+            config.listen
+        )
+    })?;
+    Ok(Some(admin))
 }
 
 /// The keys of the state directory, and whom it says to refuse.

@@ -17,6 +17,7 @@ mod owners;
 mod peers;
 pub mod proxy;
 mod ring;
+mod seen;
 mod shared;
 mod source;
 mod start;
@@ -43,9 +44,10 @@ use crate::turn::ports::PortCounts;
 use crate::turn::revocation::Revoked;
 use crate::turn::stats::Counters;
 use crate::turn::unvalidated::Rate;
-use crate::turn::{AllocationId, ClientAddr, ListenerId, ServerConfig, Transport};
+use crate::turn::{AllocationId, ClientAddr, ListenerId, ServerConfig, Tick, Transport};
 
 pub use journal::Record;
+pub use seen::Seen;
 pub use shared::RelayAddress;
 
 use shared::{Command, Shared};
@@ -198,6 +200,13 @@ impl Handle {
     #[must_use]
     pub fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
+    }
+
+    /// What is live now.
+    #[must_use]
+    pub fn allocations(&self) -> Vec<Seen> {
+        let now = Tick::from_nanos(sys::monotonic_nanos());
+        seen::allocations(&self.shared.directory, now)
     }
 
     /// The relay ports by state.

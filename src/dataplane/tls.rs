@@ -17,9 +17,12 @@ use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, ServerConfig};
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::{Zeroize, Zeroizing};
@@ -313,6 +316,30 @@ impl TlsKeys {
         Arc::clone(&self.config)
     }
 
+    /// The same certificates for another protocol within TLS, called so, and only for clients whom
+    /// `authorities` vouch for, if there are any.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub fn server_config_for(
+        &self,
+        protocols: &[&[u8]],
+        authorities: Option<Arc<RootCertStore>>,
+    ) -> Result<Arc<ServerConfig>, TlsError> {
+        let clients = match authorities {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(authorities) => {
+                let provider = Arc::new(aws_lc_rs::default_provider());
+                WebPkiClientVerifier::builder_with_provider(authorities, provider)
+                    .build()
+                    .map_err(|error| rustls::Error::General(error.to_string()))?
+            }
+        };
+        let mut config = client_checked(Arc::clone(&self.served), clients)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
     /// Reads the files again and serves what they hold, if that is another thing and good. Says
     /// whether it was another.
     ///
@@ -373,11 +400,18 @@ fn collected(pairs: Vec<Pair>, generation: u64) -> Result<Pairs, TlsError> {
 }
 
 fn server_config(served: Arc<Served>) -> Result<ServerConfig, rustls::Error> {
+    client_checked(served, WebPkiClientVerifier::no_client_auth())
+}
+
+fn client_checked(
+    served: Arc<Served>,
+    clients: Arc<dyn ClientCertVerifier>,
+) -> Result<ServerConfig, rustls::Error> {
     // Not the process's default provider, which whoever comes first installs.
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
+        .with_client_cert_verifier(clients)
         .with_cert_resolver(served);
     // RFC 7301 §3.2: who offers other names alone is refused with no_application_protocol; who
     // offers none is served, as RFC 7443 asks it of nobody.
@@ -388,6 +422,22 @@ fn server_config(served: Arc<Served>) -> Result<ServerConfig, rustls::Error> {
     // Requests of TURN are no harmless ones to repeat (RFC 8446 §8).
     config.max_early_data_size = 0;
     Ok(config)
+}
+
+/// Those whose signature makes a client's certificate good, in a file of PEM.
+///
+/// # Errors
+/// In words, when there is none in it.
+pub fn client_authorities(path: &Path) -> Result<Arc<RootCertStore>, String> {
+    let text =
+        read(path, MAX_CHAIN).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let mut authorities = RootCertStore::empty();
+    for certificate in chain(&text).map_err(|(reason, _)| reason)? {
+        authorities
+            .add(certificate)
+            .map_err(|error| format!("one of its certificates cannot be used: {error}"))?;
+    }
+    Ok(Arc::new(authorities))
 }
 
 /// What the two files of a pair hold.

@@ -178,7 +178,7 @@ impl Daemon {
     }
 
     /// The addresses in log lines with this message, in either format of the log.
-    fn addresses(&self, message: &str) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self, message: &str) -> Vec<SocketAddr> {
         let log = self.stderr();
         log.lines()
             .filter(|line| line.contains(message))

@@ -155,7 +155,7 @@ fn uncovered(listeners: Vec<SocketAddr>) -> Vec<SocketAddr> {
 
 /// Whether two listeners would want the same transport address. A wildcard stands for the
 /// addresses of its family; port 0 is any free one.
-fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+pub(super) fn meet(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port()
         && one.port() != 0
         && one.is_ipv4() == other.is_ipv4()

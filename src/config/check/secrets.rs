@@ -61,7 +61,7 @@ impl Checker<'_> {
 
     /// Refuses a secret. A variable that was to name its file may hold the secret itself, so that
     /// only what is plainly a path is shown.
-    fn refuse_secret(&mut self, at: &Key, fault: Fault, path: Option<&str>) {
+    pub(super) fn refuse_secret(&mut self, at: &Key, fault: Fault, path: Option<&str>) {
         let is_path = |text: &str| text.contains('/') && text.starts_with(['/', '.']);
         self.refuse(at, fault);
         if let Some(problem) = self.problems.last_mut()

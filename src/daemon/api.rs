@@ -1,0 +1,157 @@
+//! The platform's API as this daemon opens it: its listener, and the control socket.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::api::{Api, Door, Rules};
+use crate::admin::control::Control;
+use crate::config::Settings;
+use crate::daemon::certificates;
+use crate::daemon::control::place::{self, Laid};
+use crate::daemon::house::House;
+use crate::daemon::reached;
+use crate::dataplane;
+use crate::turn::ServerConfig;
+use crate::turn::unvalidated::Rate;
+
+/// What nobody has come in by yet.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    doors: Vec<Door>,
+    address: Option<SocketAddr>,
+    /// The control socket goes with this.
+    laid: Option<Laid>,
+}
+
+impl Doors {
+    /// Where the API listens, if it does.
+    pub(crate) const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Lets in whoever comes.
+    ///
+    /// # Errors
+    /// When no rules follow from the settings.
+    pub(crate) fn open(
+        self,
+        house: &House,
+        handle: &dataplane::Handle,
+        control: Control,
+    ) -> anyhow::Result<Platform> {
+        let settings = &house.settings;
+        let rules = rules(settings, &*house.rules()?, handle);
+        let api = Api::new(rules, handle.clone(), control);
+        if let Some(address) = self.address {
+            tracing::info!(%address, "API listens");
+        }
+        for door in self.doors {
+            tokio::spawn(api.clone().serve(door));
+        }
+        if let Some(tls) = &settings.api.tls {
+            let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+            tokio::spawn(certificates::follow(Some(Arc::clone(&tls.keys)), hangups));
+        }
+        Ok(Platform {
+            api,
+            _laid: self.laid,
+        })
+    }
+}
+
+/// The API in use. The control socket is there as long as this.
+#[derive(Debug)]
+pub(crate) struct Platform {
+    api: Api,
+    _laid: Option<Laid>,
+}
+
+impl Platform {
+    /// Keeps the API in step with the settings, for ever.
+    pub(crate) async fn follow(&self, house: &House, handle: &dataplane::Handle) {
+        let mut told = house.follow();
+        while told.changed().await.is_ok() {
+            match house.rules() {
+                Ok(config) => self.api.reconfigure(rules(&house.now(), &config, handle)),
+                Err(error) => {
+                    tracing::error!("the API goes by the settings from before: {error:#}")
+                }
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// Binds what the settings name.
+///
+/// # Errors
+/// When an address or a path that was configured cannot be used.
+pub(crate) async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
+    let mut doors = Doors {
+        doors: Vec::new(),
+        address: None,
+        laid: None,
+    };
+    if let Some(listen) = settings.api.door() {
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!(
+                "cannot listen on api.listen {listen}; another address or \"off\" can be given \
+                 there, or in TACITURN_API__LISTEN"
+            )
+        })?;
+        doors.address = Some(listener.local_addr()?);
+        doors.doors.push(match &settings.api.tls {
+            None => Door::Plain(listener),
+            Some(tls) => Door::Tls {
+                listener,
+                config: tls
+                    .keys
+                    .server_config_for(&[b"http/1.1"], tls.clients.clone())
+                    .context("TLS of the API cannot be set up")?,
+                certified: tls.clients.is_some(),
+            },
+        });
+    }
+    let Some(path) = &settings.control.socket else {
+        return Ok(doors);
+    };
+    match place::lay(path).and_then(|(listener, laid)| Ok((Door::control(listener, path)?, laid))) {
+        Ok((door, laid)) => {
+            doors.doors.push(door);
+            doors.laid = Some(laid);
+        }
+        Err(error) if settings.control.is_configured => {
+            return Err(
+                error.context("control.socket cannot be used; name another path there, or \"off\"")
+            );
+        }
+        Err(error) => tracing::warn!(
+            "there is no control socket, so that `taciturn revoke` and others do not reach this \
+             daemon: {error:#}; control.socket names another path, or \"off\""
+        ),
+    }
+    Ok(doors)
+}
+
+/// What the API goes by, where the turn servers go by `config`.
+fn rules(settings: &Settings, config: &ServerConfig, handle: &dataplane::Handle) -> Rules {
+    let rate = settings.api.rate;
+    Rules {
+        keys: settings.api.keys.clone(),
+        rate: Rate {
+            per_second: rate.per_second,
+            burst: rate.burst,
+        },
+        credentials: config.credentials.clone(),
+        max_ttl: config.max_ttl,
+        ceiling: config.ceiling.clone(),
+        urls: reached::ice_urls(settings, &handle.listening()),
+        node: settings.api.node.clone(),
+        nodes: settings.api.nodes.clone(),
+        adapters: settings.api.adapters.clone(),
+    }
+}

@@ -1,0 +1,196 @@
+//! What `GET /v1/allocations` shows of what is live, and what it keeps to itself.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::ask::{self, KEY, ask};
+use crate::house::{Daemon, credential};
+use crate::loopback::client::{Client, SUCCESS};
+use crate::loopback::eventually;
+use crate::loopback::plane::{V4, unix};
+
+fn client(daemon: &Daemon, wanted: &Value) -> Client {
+    let minted = ask(daemon, "POST", "/v1/credentials", Some(KEY), Some(wanted)).json();
+    Client::new(daemon.listener(V4), credential(&minted))
+}
+
+fn get(daemon: &Daemon, query: &str) -> Value {
+    let answer = ask(
+        daemon,
+        "GET",
+        &format!("/v1/allocations{query}"),
+        Some(KEY),
+        None,
+    );
+    assert_eq!(answer.status, 200, "{query}: {answer:?}");
+    answer.json()
+}
+
+fn ids(page: &Value) -> Vec<String> {
+    let list = page["allocations"].as_array().unwrap().iter();
+    list.map(|one| one["id"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_live_allocation_is_shown_with_its_usage_and_without_an_address() {
+    let (_house, daemon) = ask::open("");
+    let party = |user: &str| json!({ "user": user, "call": "c-1", "tenant": "north" });
+    let [mut a, mut b] = ["alice", "bob"].map(|user| client(&daemon, &party(user)));
+    let (at_a, at_b) = (a.allocate(V4), b.allocate(V4));
+    assert_eq!((a.bind(0x4000, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
+    a.send_channel(0x4000, b"hello");
+    b.receive();
+
+    let of_alice = get(&daemon, "?user=alice");
+    assert_eq!(
+        (&of_alice["scope"], &of_alice["next"]),
+        (&"node".into(), &Value::Null)
+    );
+    let one = &of_alice["allocations"][0];
+    assert_eq!(of_alice["allocations"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&one["tenant"], &one["transport"]),
+        (&"north".into(), &"udp".into())
+    );
+    assert_eq!(
+        (&one["permissions"], &one["channels"]),
+        (&1.into(), &1.into())
+    );
+    eventually("the packet is counted", || {
+        let one = &get(&daemon, "?user=alice")["allocations"][0];
+        one["received"] == json!({ "packets": 1, "bytes": 5 })
+    });
+    let of_bob = &get(&daemon, "?user=bob")["allocations"][0];
+    assert_eq!(of_bob["sent"], json!({ "packets": 1, "bytes": 5 }));
+    assert_eq!(
+        (&of_bob["call"], of_bob["call"].is_string()),
+        (&one["call"], true)
+    );
+    let opened = one["opened"].as_u64().unwrap();
+    assert!(
+        unix() - opened < 60 && one["until"].as_u64().unwrap() > unix() + 500,
+        "{one}"
+    );
+
+    // No address of a client, and no name that the platform gave.
+    let text = get(&daemon, "").to_string();
+    for hidden in [
+        "127.0.0.1",
+        "alice",
+        "bob",
+        "c-1",
+        &a.addr().port().to_string(),
+    ] {
+        assert!(!text.contains(hidden), "{hidden} in {text}");
+    }
+    let path = format!("/v1/allocations/{}", one["id"].as_str().unwrap());
+    let alone = ask(&daemon, "GET", &path, Some(KEY), None);
+    assert_eq!(
+        (alone.status, &alone.json()["subject"]),
+        (200, &one["subject"])
+    );
+
+    assert_eq!(a.refresh(0).code(), SUCCESS);
+    eventually("it is gone", || {
+        ask(&daemon, "GET", &path, Some(KEY), None).status == 404
+    });
+}
+
+#[test]
+fn a_filter_admits_those_that_fit_it_alone() {
+    let (_house, daemon) = ask::open("");
+    let mut clients = Vec::new();
+    for (user, call, tenant) in [
+        ("a", "1", "north"),
+        ("b", "1", "south"),
+        ("c", "2", "north"),
+    ] {
+        let wanted = json!({ "user": user, "call": call, "tenant": tenant });
+        let mut client = client(&daemon, &wanted);
+        client.allocate(V4);
+        clients.push(client);
+    }
+    let count = |query: &str| ids(&get(&daemon, query)).len();
+    for (query, wanted) in [
+        ("", 3),
+        ("?user=a", 1),
+        ("?user=nobody", 0),
+        ("?call=1", 2),
+        ("?call=3", 0),
+        ("?tenant=north", 2),
+        ("?tenant=north&call=1", 1),
+        ("?transport=udp", 3),
+        ("?transport=tls", 0),
+        ("?user=b&tenant=north", 0),
+    ] {
+        assert_eq!(count(query), wanted, "{query}");
+    }
+    let subject = get(&daemon, "?user=a")["allocations"][0]["subject"].clone();
+    let query = format!("?subject={}", subject.as_str().unwrap());
+    assert_eq!(count(&query), 1);
+}
+
+#[test]
+fn pages_together_hold_each_allocation_once() {
+    let (_house, daemon) = ask::open("");
+    let mut clients = Vec::new();
+    for n in 0..7 {
+        let mut client = client(&daemon, &json!({ "user": format!("user-{n}") }));
+        client.allocate(V4);
+        clients.push(client);
+    }
+    let (mut seen, mut query) = (Vec::new(), "?limit=3".to_owned());
+    for pages in 1.. {
+        let page = get(&daemon, &query);
+        seen.extend(ids(&page));
+        let Some(next) = page["next"].as_str() else {
+            assert_eq!(pages, 3);
+            break;
+        };
+        query = format!("?limit=3&cursor={next}");
+    }
+    assert_eq!(seen.len(), 7);
+    assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), 7);
+    assert_eq!(get(&daemon, "?limit=7")["next"], Value::Null);
+}
+
+#[test]
+fn a_query_that_cannot_be_meant_is_refused() {
+    let (_house, daemon) = ask::open("");
+    for (query, status) in [
+        ("?limit=0", 422),
+        ("?limit=1001", 422),
+        ("?limit=x", 400),
+        ("?limit=-1", 400),
+        ("?cursor=x", 422),
+        ("?cursor=0123456789ABCDEF", 422),
+        ("?subject=1", 422),
+        ("?tenant=a%20b", 422),
+        ("?user=", 422),
+        ("?user=a&subject=00000000000000000000000000000000", 422),
+        ("?usr=a", 400),
+        ("?user=a&user=b", 400),
+        ("?transport=smoke", 400),
+    ] {
+        let path = format!("/v1/allocations{query}");
+        let answer = ask(&daemon, "GET", &path, Some(KEY), None);
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+        answer.detail();
+    }
+    for id in [
+        "x",
+        "0123456789abcdef",
+        "0123456789ABCDEF",
+        "%00",
+        "+0123456789abcde",
+    ] {
+        let path = format!("/v1/allocations/{id}");
+        assert_eq!(
+            ask(&daemon, "GET", &path, Some(KEY), None).status,
+            404,
+            "{id}"
+        );
+    }
+}
