@@ -133,9 +133,13 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     let stopped = tokio::task::spawn_blocking(move || dataplane.stop());
     journal.await.context("the journal ended in a panic")?;
     stopped.await.context("stopping ended in a panic")?;
+    finish(outlets, handle.lost_records()).await
+}
+
+/// What is left to be said once no worker is.
+async fn finish(outlets: Outlets, records: u64) -> anyhow::Result<()> {
     let told = tokio::task::spawn_blocking(move || outlets.finish());
     told.await.context("events ended in a panic")?;
-    let records = handle.lost_records();
     if records > 0 {
         tracing::warn!(records, "the log was too slow for some records");
     }
@@ -288,7 +292,7 @@ impl Telling {
     }
 
     fn sum_up(&mut self) {
-        self.failures.tell(&self.events, sys::unix_seconds());
+        self.failures.sum_up(&self.events, sys::unix_seconds());
     }
 }
 

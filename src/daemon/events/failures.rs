@@ -24,7 +24,7 @@ impl Failures {
     }
 
     /// Tells of those since the last time.
-    pub(crate) fn tell(&mut self, events: &Events, unix: u64) {
+    pub(crate) fn sum_up(&mut self, events: &Events, unix: u64) {
         for reason in AuthFailure::ALL {
             // Every client's first request has no credential yet.
             if *reason == AuthFailure::Missing {
