@@ -23,6 +23,7 @@ mod call;
 mod leg;
 mod planted;
 mod reach;
+mod revoked;
 mod sealed;
 mod signalling;
 mod stream;

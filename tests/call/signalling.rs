@@ -20,6 +20,8 @@ struct Desk {
     /// All that each party ever told the other.
     told: HashMap<&'static str, Vec<Value>>,
     results: HashMap<&'static str, Value>,
+    /// What both pages run.
+    script: &'static str,
 }
 
 /// A running server; its threads end with the test process.
@@ -30,6 +32,11 @@ pub(crate) struct Signalling {
 impl Signalling {
     /// Serves on the relay's address, which both parties reach.
     pub(crate) fn start(lab: &Lab, tasks: [(Party, Value); 2]) -> Self {
+        Self::start_with(lab, tasks, include_str!("page.js"))
+    }
+
+    /// The same, for pages that run `script`.
+    pub(crate) fn start_with(lab: &Lab, tasks: [(Party, Value); 2], script: &'static str) -> Self {
         let address = SocketAddr::from((SERVICE.v4, SIGNALLING_PORT));
         let listener = lab
             .relay
@@ -38,6 +45,7 @@ impl Signalling {
         let tasks = tasks.map(|(party, task)| (party.name(), task)).into();
         let desk = Arc::new(Mutex::new(Desk {
             tasks,
+            script,
             ..Desk::default()
         }));
         let served = Arc::clone(&desk);
@@ -92,7 +100,10 @@ fn serve(mut stream: &TcpStream, desk: &Mutex<Desk>) -> io::Result<()> {
         .find(|party| query.ends_with(party.name()));
     let (content_type, content) = match (method, path, party) {
         ("GET", "/", _) => ("text/html", include_str!("page.html").to_owned()),
-        ("GET", "/page.js", _) => ("text/javascript", include_str!("page.js").to_owned()),
+        ("GET", "/page.js", _) => {
+            let script = desk.lock().unwrap().script;
+            ("text/javascript", script.to_owned())
+        }
         ("GET" | "POST", _, Some(party)) => {
             let said = serde_json::from_slice(&body).unwrap_or(Value::Null);
             let answer = desk.lock().unwrap().answer(path, party, said);

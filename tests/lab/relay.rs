@@ -14,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use rustix::process::Signal;
+use serde_json::Value;
 use sha1::Sha1;
 
 use super::process::Process;
@@ -30,6 +31,10 @@ pub(crate) const SECRET: &str = "not a secret outside of this lab";
 
 /// Where operators look; reached from inside the relay's namespace only.
 const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 9641);
+
+/// Where platforms ask; the same.
+const API: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
+const API_KEY: &str = "bm8ga2V5IG91dHNpZGUgb2YgdGhpcyBsYWIgZWl0aGVy";
 
 /// With whom allocations may exchange packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,10 +123,25 @@ impl<'lab> Relay<'lab> {
             return String::new();
         }
         let mut all = self.admin("/metrics").expect("the relay serves metrics");
-        for path in ["/metrics/allocations", "/v1/allocations"] {
-            all.push_str(&self.admin(path).unwrap_or_default());
-        }
+        let (status, allocations) = self.api("GET /v1/allocations", None);
+        assert_eq!(status, 200, "{allocations}");
+        all.push_str(&allocations);
         all
+    }
+
+    /// Asks the relay as a platform does: `<method> <path>`, and what it answers.
+    pub(crate) fn api(&self, request: &str, body: Option<&Value>) -> (u16, String) {
+        let fields =
+            format!("Authorization: Bearer {API_KEY}\r\nContent-Type: application/json\r\n");
+        let body = body.map(Value::to_string).unwrap_or_default();
+        http::ask(
+            &self.lab.relay,
+            SocketAddr::from(API),
+            request,
+            &fields,
+            &body,
+        )
+        .expect("the relay serves its platform")
     }
 
     fn admin(&self, path: &str) -> std::io::Result<String> {
@@ -187,6 +207,13 @@ count = 2
 [admin]
 listen = "127.0.0.1:{admin}"
 
+[api]
+listen = "127.0.0.1:{api}"
+keys = [{{ id = "lab", value = "{API_KEY}", scopes = ["mint", "read", "revoke"] }}]
+
+[control]
+socket = "off"
+
 [log]
 level = "trace"
 format = "json"
@@ -203,6 +230,7 @@ channels = "{channels}"
         cert = lab.file("certificate.pem").display(),
         key = lab.file("key.pem").display(),
         admin = ADMIN.1,
+        api = API.1,
     )
     .expect("a string takes all");
     let file = lab.file("taciturn.toml");
