@@ -136,7 +136,11 @@ pub(crate) fn run(peers: Peers, callers: [Caller; 2], seconds: u32) -> Call {
     tools.push("certutil");
     let lab = Lab::new(&tools);
     let state = sealed::state(&lab);
-    let settings = [("TACITURN_STATE__DIR", state.as_str())];
+    let mut settings = vec![("TACITURN_STATE__DIR", state.as_str())];
+    // Chromium asks by a Binding request, before it allocates.
+    if callers.iter().any(|c| c.username == Username::Masked) {
+        settings.push(("TACITURN_FEATURES__BINDING", "off"));
+    }
     let relay = Relay::start_with(&lab, Kind::under_test(), peers, "rfc8656", &settings);
     let captures = Party::BOTH.map(|party| lab.capture(party));
     let each = [(Party::Alice, callers[0]), (Party::Bob, callers[1])];

@@ -161,6 +161,11 @@ fn assert_masked(callers: [Caller; 2]) {
             &format!("in what {name} told"),
         );
         // Nor was it ever sent its own address, in packets as they passed or inside streams.
+        assert_eq!(
+            call.leg(party).unread,
+            0,
+            "unread TLS connections of {name}"
+        );
         let mut own = call.leg(party).findings(party.addresses());
         own.retain(|finding| finding.form == Form::Xored);
         assert_nothing(&own, &format!("in what was said to {name}"));
@@ -180,18 +185,6 @@ fn masked_chromiums_call_each_other_and_tell_nobody_where_they_are() {
 fn masked_firefox_and_chromium_call_each_other_and_tell_nobody_where_they_are() {
     let callers = [Browser::Firefox, Browser::Chromium];
     assert_masked(callers.map(|browser| Caller::relaying(browser, Urls::Three)));
-}
-
-/// The control: who is not masked does tell, and the same search finds it. Firefox puts what it was
-/// told beside its relayed candidates.
-#[test]
-#[ignore = "needs root, Firefox and Chromium; .ci/run runs it"]
-fn firefox_without_a_mask_tells_where_it_is() {
-    let firefox = Caller::relaying(Browser::Firefox, Urls::Only(Via::Udp));
-    let call = call::run(Peers::Relay, [firefox, chromium(Via::Udp)], 3);
-    let told = call.told(Party::Alice);
-    let found = in_text(Party::Alice.addresses(), told);
-    assert!(!found.is_empty(), "nothing is found in {told}");
 }
 
 /// Chromium, relaying, by one way.
@@ -248,6 +241,12 @@ fn the_same_search_finds_both_parties_of_a_direct_call() {
     );
     eprintln!("{call}");
     for party in Party::BOTH {
+        let told = in_text(party.addresses(), call.told(party));
+        assert!(
+            !told.is_empty(),
+            "{} did not tell where it is",
+            party.name()
+        );
         let leg = &call.leg(party).packets;
         let found = in_packets(party.other().addresses(), leg);
         for form in [Form::Header, Form::Xored] {

@@ -19,6 +19,7 @@ mod certificates;
 mod events;
 mod limits;
 mod mint;
+mod nodes;
 mod openssl;
 mod privacy;
 mod refusals;
