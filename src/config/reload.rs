@@ -53,11 +53,28 @@ impl Settings {
             "log.pseudonym_days" => log.pseudonym_days,
             "log.show_addresses" => log.show_addresses,
         );
+        new.keep_doors(running, &mut kept);
         if self.tls.keys.is_some() != running.tls.keys.is_some() {
             // Without listeners for them there is nothing to serve.
             self.tls.keys = running.tls.keys.as_ref().map(Arc::clone);
         }
         (self, kept)
+    }
+
+    /// The API's door is opened at the start or never, with or without TLS.
+    fn keep_doors(&mut self, running: &Self, kept: &mut Vec<&'static str>) {
+        let files = |settings: &Self| settings.api.tls.as_ref().map(|tls| tls.keys.files());
+        let asks = |settings: &Self| {
+            let tls = settings.api.tls.as_ref();
+            tls.is_some_and(|tls| tls.clients.is_some())
+        };
+        if files(self) != files(running) || asks(self) != asks(running) {
+            kept.push("api.tls");
+        }
+        self.api.tls.clone_from(&running.api.tls);
+        if self.api.door().is_some() && running.api.door().is_none() {
+            kept.push("api.keys");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use taciturn::turn::revocation::{Revoked, UsernameDigest};
 use taciturn::turn::stats::{AuthFailure, DropReason};
 use taciturn::turn::{EndReason, Event, Transport};
 
-use crate::world::call::{ALICE, CAROL, Call, ELSEWHERE};
+use crate::world::call::{ALICE, BOB, CAROL, Call, ELSEWHERE};
 use crate::world::client::{Client, SUCCESS};
 use crate::world::servers::{BEGIN_UNIX, CREDENTIAL_LIFE, STATIC_USER, Setup, World, at};
 
@@ -104,6 +104,42 @@ fn a_revoked_credential_takes_no_other_of_its_user_with_it() {
     assert_eq!(ends(&mut world), [EndReason::Revoked]);
     assert_eq!(allocate(&mut world, &mut first), 401);
     assert_eq!(second.refresh(&mut world, None).code(), SUCCESS);
+}
+
+/// T25: under whichever key its id was hashed, and whoever takes part in it.
+#[test]
+fn a_revoked_call_ends_for_all_its_parties_and_no_other_call_does() {
+    let mut world = World::new();
+    let [mut alice, mut bob, mut carol] = [
+        ("alice", "one", ALICE),
+        ("bob", "one", BOB),
+        ("carol", "two", CAROL),
+    ]
+    .map(|(user, call, addr)| {
+        let claims = world.claims_in(user, call);
+        world.sealed(&claims, addr)
+    });
+    for client in [&mut alice, &mut bob, &mut carol] {
+        client.allocate(&mut world);
+    }
+    let calls: Vec<Revoked> = world
+        .config
+        .credentials
+        .calls("one")
+        .map(Revoked::Call)
+        .collect();
+    for call in calls {
+        revoke(&mut world, call);
+    }
+    assert_eq!(ends(&mut world), [EndReason::Revoked; 2]);
+    assert_eq!(carol.refresh(&mut world, None).code(), SUCCESS);
+    for client in [&mut alice, &mut bob] {
+        assert_eq!(allocate(&mut world, client), 401);
+    }
+    // A sealed name says when it was minted.
+    world.advance(1);
+    let claims = world.claims_in("alice", "one");
+    world.sealed(&claims, ALICE).allocate(&mut world);
 }
 
 /// T20

@@ -91,6 +91,7 @@ impl Run {
                 Ok(())
             }
             Action::Move => self.move_some(),
+            Action::Revoke => self.revoke(),
             Action::NewCredential => {
                 self.renew();
                 Ok(())

@@ -342,7 +342,8 @@ impl Run {
                 EndReason::Replaced => allocation.replaced,
                 EndReason::Closed | EndReason::Stopped => true,
                 EndReason::Disconnected => true,
-                EndReason::Refused | EndReason::Revoked | EndReason::Banned => false,
+                EndReason::Revoked => self.model.took(&allocation),
+                EndReason::Refused | EndReason::Banned => false,
             },
             || format!("an allocation closed as {reason:?}"),
         )?;

@@ -133,17 +133,20 @@ impl Model {
     pub fn judge(&self, ask: &Ask, kernel: &Kernel) -> Verdict {
         let mut verdict = Verdict::default();
         let Verdict { must, may, .. } = &mut verdict;
+        let is_taken = self.refuses_taken(ask);
         match ask.signing {
             Signing::None => must.push(401),
             Signing::NoNonce => must.push(400),
             Signing::WrongPassword => must.push(401),
+            Signing::Right if is_taken => must.push(401),
             Signing::Right => {}
         }
         if !ask.nonce_is_fresh && must.is_empty() {
             must.push(438);
         }
         if !must.is_empty() {
-            let validated = ask.signing == Signing::WrongPassword && ask.nonce_is_fresh;
+            let is_judged = matches!(ask.signing, Signing::WrongPassword | Signing::Right);
+            let validated = is_judged && ask.nonce_is_fresh;
             // A connection has validated its source by itself.
             let may_lie = ask.tuple.listener.transport() == Transport::Udp;
             verdict.may_drop = self.setting.tight && !validated && may_lie;

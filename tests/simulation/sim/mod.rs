@@ -25,4 +25,5 @@ pub mod run;
 pub mod setting;
 pub mod speech;
 pub mod stream;
+pub mod taken;
 pub mod tally;

@@ -11,6 +11,7 @@ use taciturn::turn::stats::{Direction, Path};
 use taciturn::turn::{AllocationId, FiveTuple};
 
 use super::setting::{Class, Entitled, Policy, SECOND, Setting, named};
+use super::taken::Taken;
 
 pub const PERMISSION: u64 = 300 * SECOND;
 pub const CHANNEL: u64 = 600 * SECOND;
@@ -180,6 +181,8 @@ pub struct Model {
     pub disturbed_until: u64,
     /// Packets and bytes over all allocations that ever were.
     pub traffic: Traffic,
+    /// What was taken back, and when in Unix seconds.
+    pub taken: Vec<(Taken, u64)>,
 }
 
 impl Model {
@@ -191,6 +194,7 @@ impl Model {
             released: BTreeMap::new(),
             disturbed_until: 0,
             traffic: Traffic::default(),
+            taken: Vec::new(),
         }
     }
 

@@ -46,6 +46,10 @@ pub enum Plant {
     RateForgotten,
     /// Receivers do not ask who is of their call.
     CallForgotten,
+    /// What was taken back ends no allocation.
+    RevocationUntold,
+    /// What was taken back ends allocations, and makes new ones.
+    RevocationUnknown,
     /// Nobody tells the server that a connection is gone.
     DisconnectForgotten,
     /// What waited for a connection goes to the next one on its 5-tuple.
@@ -53,7 +57,7 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const BUGS: [Self; 14] = [
+    pub const BUGS: [Self; 16] = [
         Self::AdmissionRemoved,
         Self::NamingRemoved,
         Self::DeadlineIgnored,
@@ -66,6 +70,8 @@ impl Plant {
         Self::TotalIgnored,
         Self::RateForgotten,
         Self::CallForgotten,
+        Self::RevocationUntold,
+        Self::RevocationUnknown,
         Self::DisconnectForgotten,
         Self::FormerQueueKept,
     ];
@@ -132,6 +138,8 @@ impl Planted {
             | Plant::SocketKept
             | Plant::QuotaIgnored
             | Plant::TotalIgnored
+            | Plant::RevocationUntold
+            | Plant::RevocationUnknown
             | Plant::DisconnectForgotten
             | Plant::FormerQueueKept => {}
         }

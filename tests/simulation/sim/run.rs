@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use taciturn::proto::{DATA_INDICATION_HEADROOM, TransactionId};
+use taciturn::turn::revocation::Revocations;
 use taciturn::turn::{
     AllocationId, ClientAddr, Clock, Event, FiveTuple, Fragmentation, Handled, ListenerId,
     PeerAddr, RelayedAddr, Server, Target, Tick, Transport, WorkerId,
@@ -60,6 +61,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Run {
     pub setting: Rc<Setting>,
+    pub revocations: Revocations,
     pub dice: Dice,
     pub servers: Vec<Server<Planted>>,
     pub house: Rc<RefCell<House>>,
@@ -125,6 +127,7 @@ impl Run {
             .collect();
         let mut run = Self {
             model: Model::new(Rc::clone(&setting)),
+            revocations: config.revocations.clone(),
             servers,
             house,
             clients: Vec::new(),

@@ -117,9 +117,7 @@ impl Claimed {
     /// As it is sealed.
     pub fn claims(self, user: &str) -> Claims {
         let credentials = credentials();
-        let call = self
-            .call
-            .and_then(|call| credentials.call(&format!("call {call}")));
+        let call = self.call.and_then(|call| credentials.call(&call_id(call)));
         Claims {
             call,
             policy: self.policy.map(Policy::peers),
@@ -373,6 +371,13 @@ impl Setting {
 }
 
 /// What the servers know their users by.
+/// How many calls there are.
+pub const CALLS: usize = 2;
+
+pub fn call_id(call: usize) -> String {
+    format!("call {call}")
+}
+
 pub fn credentials() -> Credentials {
     let secrets = SecretsRing::new(vec![Secret::new("sim", SECRET)]);
     let keys = SealingKeys::new(&[Zeroizing::new([4; 32])]);
