@@ -3,11 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
 use crate::lab::Addresses;
 use crate::lab::search::{Finding, in_text};
-use crate::outputs::{COMMANDS, Heard, ROUTES, SINKS};
+use crate::outputs::{COMMANDS, Heard, SINKS};
 use crate::planted::{self, Planted};
 use crate::report::Report;
+use crate::routes::{Ask, Auth, Door, KEY, ROUTES, Route};
 use crate::stage::{Daemon, get, request};
 
 /// Something that came out.
@@ -28,14 +33,7 @@ impl Said {
 /// All that a living daemon shows.
 pub(crate) fn living(daemon: &Daemon<'_>) -> Vec<Said> {
     let mut said = Vec::new();
-    for (path, heard) in ROUTES {
-        assert!(matches!(heard, Heard::Collected), "{path} is not heard");
-        for method in ["GET", "POST", "DELETE"] {
-            let asked = path.replace("{id}", "0").replace("{username}", "0:alice");
-            let answer = daemon.ask(&request(method, &asked));
-            said.push(Said::new(format!("{method} {path}"), answer));
-        }
-    }
+    said.extend(routes(daemon));
     said.extend(errors(daemon));
     let commands = COMMANDS.iter().chain(SINKS);
     for (name, heard) in commands {
@@ -50,6 +48,98 @@ pub(crate) fn living(daemon: &Daemon<'_>) -> Vec<Said> {
     said
 }
 
+/// What of earlier answers later requests need.
+#[derive(Default)]
+struct Names {
+    username: Option<String>,
+    allocation: Option<String>,
+    ban: Option<String>,
+}
+
+impl Names {
+    fn learn(&mut self, body: &str) {
+        let Ok(body) = serde_json::from_str::<Value>(body) else {
+            return;
+        };
+        let learn = |name: &mut Option<String>, at: &str| {
+            let found = body.pointer(at).and_then(Value::as_str);
+            *name = name.take().or(found.map(str::to_owned));
+        };
+        learn(&mut self.username, "/iceServers/0/username");
+        learn(&mut self.allocation, "/allocations/0/id");
+        learn(&mut self.ban, "/bans/0/id");
+    }
+
+    /// A path with a name for each that it takes.
+    fn fill(&self, path: &str) -> String {
+        let id = match path.split('/').nth(2) {
+            Some("allocations") => self.allocation.as_deref(),
+            Some("bans") => self.ban.as_deref(),
+            _ => Some("somebody"),
+        };
+        let known = |name: Option<&str>| name.unwrap_or("0").to_owned();
+        path.replace("{id}", &known(id))
+            .replace("{username}", &known(self.username.as_deref()))
+            .replace("{sid}", "AC00000000000000000000000000000000")
+            .replace("{channel}", "calls")
+    }
+}
+
+/// Every answer of every route, understood and not.
+fn routes(daemon: &Daemon<'_>) -> Vec<Said> {
+    let mut said = Vec::new();
+    let mut names = Names::default();
+    for Route { path, door, asks } in ROUTES {
+        let target = names.fill(path);
+        for ask in *asks {
+            let answer = daemon.ask(*door, &asked(ask, &target));
+            let status = answer.split(' ').nth(1).unwrap_or_default();
+            assert!(status.starts_with('2'), "{} {target}: {answer}", ask.method);
+            names.learn(answer.split("\r\n\r\n").nth(1).unwrap_or_default());
+            said.push(Said::new(format!("{} {path}", ask.method), answer));
+        }
+        for method in ["GET", "POST", "PATCH"] {
+            // Without a key, and with a body that is none.
+            let answer = daemon.ask(*door, &request(method, &target));
+            said.push(Said::new(format!("{method} {path}, refused"), answer));
+        }
+    }
+    said
+}
+
+/// The API's answer to a body of JSON.
+pub(crate) fn post(daemon: &Daemon<'_>, path: &str, body: &str) -> String {
+    let auth = format!("Authorization: Bearer {KEY}\r\n");
+    daemon.ask(Door::Api, &written("POST", path, &auth, body))
+}
+
+/// A request as it goes over the wire.
+fn asked(ask: &Ask, target: &str) -> String {
+    let auth = match ask.auth {
+        Auth::Bearer => format!("Authorization: Bearer {KEY}\r\n"),
+        Auth::Basic => {
+            let pair = STANDARD.encode(format!("AC0:{KEY}"));
+            format!("Authorization: Basic {pair}\r\n")
+        }
+        Auth::Query => String::new(),
+    };
+    let target = format!("{target}{}", ask.query.replace("{key}", KEY));
+    written(ask.method, &target, &auth, ask.body)
+}
+
+fn written(method: &str, target: &str, auth: &str, body: &str) -> String {
+    let kind = match body.as_bytes() {
+        [] => "",
+        [b'{', ..] => "Content-Type: application/json\r\n",
+        _ => "Content-Type: application/x-www-form-urlencoded\r\n",
+    };
+    let length = body.len();
+    format!(
+        "{method} {target} HTTP/1.0\r\nHost: stage\r\n{auth}{kind}\
+         Content-Length: {length}\r\n\r\n{body}"
+    )
+}
+
 /// Answers to what nobody should ask.
 fn errors(daemon: &Daemon<'_>) -> Vec<Said> {
     let long = format!("GET /{} HTTP/1.0\r\n\r\n", "x".repeat(20_000));
@@ -62,12 +152,14 @@ fn errors(daemon: &Daemon<'_>) -> Vec<Said> {
         "\0\0\0\0 nonsense\r\n\r\n".to_owned(),
         long,
     ]
-    .map(|request| {
+    .iter()
+    .flat_map(|request| {
         let line = request.lines().next().unwrap_or_default();
         let place = format!("the answer to {:?}", &line[..line.len().min(40)]);
-        Said::new(place, daemon.ask_anything(&request))
+        [Door::Admin, Door::Api]
+            .map(|door| Said::new(place.clone(), daemon.ask_anything(door, request)))
     })
-    .into()
+    .collect()
 }
 
 /// What any user of the machine reads in `/proc` of a process, and root besides.

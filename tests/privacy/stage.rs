@@ -14,7 +14,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -33,6 +33,7 @@ use crate::loopback::client::{Client, Credential};
 use crate::loopback::eventually;
 use crate::loopback::plane::{V4, V6};
 use crate::loopback::stream::{Stream, certificate};
+use crate::routes::{Door, KEY};
 
 /// Where the daemon listens and relays, but for a daemon behind NAT.
 pub(crate) const SERVICE: Addresses = Addresses {
@@ -58,6 +59,10 @@ pub(crate) const BALANCED: Addresses = Addresses {
 const PORT: u16 = 3478;
 const TLS_PORT: u16 = 5349;
 const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 9641);
+const API: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
+/// The adapters, all of them.
+const ADAPTERS: &str =
+    r#"["cloudflare", "twilio", "metered", "xirsys", "rest", "matrix", "stunner"]"#;
 /// The parties' networks, which policy `any` is to open.
 const NETWORKS: &str =
     r#"["203.0.113.0/24", "198.51.100.0/24", "198.18.66.0/24", "2001:db8::/32"]"#;
@@ -209,6 +214,7 @@ impl Stage {
     pub(crate) fn config(&self, directory: &Path, changes: &[(&str, &str)]) -> String {
         let Addresses { v4, v6 } = SERVICE;
         let [cert, key] = certificate(directory, "turn.test");
+        let scopes = r#"["mint", "read", "revoke"]"#;
         let both = |port: u16| format!(r#"["{v4}:{port}", "[{v6}]:{port}"]"#);
         let mut keys: BTreeMap<&str, String> = BTreeMap::from([
             ("realm", r#""calls.test""#.to_owned()),
@@ -225,6 +231,16 @@ impl Stage {
             ("limits.unvalidated", r#""10000/s""#.to_owned()),
             ("workers.count", "2".to_owned()),
             ("state.dir", format!("{:?}", directory.join("state"))),
+            (
+                "api.keys",
+                format!(r#"[{{ id = "stage", value = "{KEY}", scopes = {scopes} }}]"#),
+            ),
+            ("api.rate", r#""100000/s""#.to_owned()),
+            ("api.adapters", ADAPTERS.to_owned()),
+            (
+                "control.socket",
+                format!("{:?}", directory.join("control.sock")),
+            ),
             ("log.level", r#""trace""#.to_owned()),
             ("log.format", r#""json""#.to_owned()),
         ]);
@@ -287,7 +303,9 @@ impl Stage {
         };
         eventually("the daemon is ready", || {
             daemon.process.assert_alive();
-            daemon.try_ask(&get("/readyz")).contains("\r\n\r\nready")
+            daemon
+                .ask_anything(Door::Admin, &get("/readyz"))
+                .contains("\r\n\r\nready")
         });
         daemon
     }
@@ -344,13 +362,12 @@ pub(crate) fn rest(user: &str) -> Credential {
     Credential { username, password }
 }
 
-/// A request for the admin listener.
+/// A GET without a key.
 pub(crate) fn get(path: &str) -> String {
     request("GET", path)
 }
 
-/// A request for the admin listener by any method; HTTP/1.0, so that the answer ends with the
-/// connection.
+/// A request without a key or a body; HTTP/1.0, so that the answer ends with the connection.
 pub(crate) fn request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.0\r\nHost: stage\r\nContent-Length: 0\r\n\r\n")
 }
@@ -384,21 +401,21 @@ impl Daemon<'_> {
         pids.find(is_daemon).unwrap()
     }
 
-    /// The whole answer of the admin listener to these bytes.
-    pub(crate) fn ask(&self, request: &str) -> String {
-        let answer = self.try_ask(request);
+    /// The whole answer of a listener to these bytes.
+    pub(crate) fn ask(&self, door: Door, request: &str) -> String {
+        let answer = self.ask_anything(door, request);
         assert!(answer.starts_with("HTTP/1."), "no answer to {request:?}");
         answer
     }
 
     /// The same, where there need be none.
-    pub(crate) fn ask_anything(&self, request: &str) -> String {
-        self.try_ask(request)
-    }
-
-    fn try_ask(&self, request: &str) -> String {
+    pub(crate) fn ask_anything(&self, door: Door, request: &str) -> String {
         let mut answer = Vec::new();
-        let connect = || TcpStream::connect(SocketAddr::from(ADMIN));
+        let listener = match door {
+            Door::Admin => ADMIN,
+            Door::Api => API,
+        };
+        let connect = || TcpStream::connect(SocketAddr::from(listener));
         if let Ok(mut stream) = self.stage.relay.enter(connect) {
             stream
                 .set_read_timeout(Some(Duration::from_secs(5)))
@@ -412,7 +429,7 @@ impl Daemon<'_> {
 
     /// A metric's value, summed over its series with `labels` in them.
     pub(crate) fn metric(&self, name: &str, labels: &str) -> u64 {
-        self.ask(&get("/metrics"))
+        self.ask(Door::Admin, &get("/metrics"))
             .lines()
             .filter(|line| line.starts_with(name) && line.contains(labels))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
@@ -429,6 +446,11 @@ impl Daemon<'_> {
             said.extend(journal.close());
         }
         said
+    }
+
+    /// Has it crash.
+    pub(crate) fn crash(mut self) -> ExitStatus {
+        self.process.stop(Signal::ABORT)
     }
 
     /// Runs a command of the binary beside it, with its configuration; what that said.

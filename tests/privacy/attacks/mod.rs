@@ -2,6 +2,7 @@
 
 mod names;
 mod nat;
+mod nodes;
 mod outputs;
 mod packets;
 mod ports;
@@ -66,6 +67,11 @@ pub(crate) const ATTACKS: &[Attack] = &[
         run: packets::headers,
     },
     Attack {
+        leak: "L8",
+        how: "both parties of forty calls are minted for, and try the other node's credentials here",
+        run: nodes::one_for_both,
+    },
+    Attack {
         leak: "L9",
         how: "1,600 allocations of one user: distances by chi-square, ports that come again (T68, T69)",
         run: ports::adjacency,
@@ -107,7 +113,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     },
     Attack {
         leak: "L15",
-        how: "limits, dumpability, /proc of a relaying daemon: sockets, titles, threads, files (T71)",
+        how: "a crash; /proc of a relaying daemon: sockets, titles, environment, threads, files (T71)",
         run: outputs::host,
     },
     Attack {
