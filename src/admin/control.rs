@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::admin::events::{Event, Events};
 use crate::admin::ledger::LedgerError;
 use crate::admin::refusals::{Ban, BanBook, BanId, RevocationBook};
 use crate::dataplane::{Handle, sys};
@@ -142,6 +143,8 @@ pub struct Control(Arc<Desk>);
 
 struct Desk {
     handle: Handle,
+    /// Where others hear of what is taken back.
+    events: Events,
     pseudonyms: PseudonymKeys,
     refusals: Mutex<Refusals>,
 }
@@ -149,9 +152,15 @@ struct Desk {
 impl Control {
     /// A hand on the workers behind `handle`, which were told of `refusals` at their start.
     #[must_use]
-    pub fn new(refusals: Refusals, handle: Handle, pseudonyms: PseudonymKeys) -> Self {
+    pub fn new(
+        refusals: Refusals,
+        handle: Handle,
+        pseudonyms: PseudonymKeys,
+        events: Events,
+    ) -> Self {
         Self(Arc::new(Desk {
             handle,
+            events,
             pseudonyms,
             refusals: Mutex::new(refusals),
         }))
@@ -280,6 +289,12 @@ impl Desk {
             book.revocations.add(*one, now);
         }
         self.handle.revoke(revoked);
+        for one in revoked {
+            self.events.send(&Event::Revoked {
+                at: now,
+                what: *one,
+            });
+        }
         book.write(revoked, now).map_err(ControlError::NotKept)?;
         tell_untidy(book.tidy(max_ttl, now));
         Ok(Outcome {

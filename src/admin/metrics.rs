@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::admin::Reloads;
+use crate::admin::events::{Events, Outlet};
 use crate::dataplane::Handle;
 use crate::turn::Transport;
 use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Limit, Path};
@@ -16,6 +17,7 @@ pub(super) fn text(
     dataplane: &Handle,
     reloads: &Reloads,
     addresses_shown: bool,
+    events: &Events,
 ) -> prometheus::Result<String> {
     let scrape = Scrape {
         registry: Registry::new(),
@@ -29,6 +31,7 @@ pub(super) fn text(
     scrape.ports(dataplane)?;
     scrape.workers()?;
     scrape.refused_and_reloaded(dataplane, reloads)?;
+    scrape.events(events)?;
     let build = scrape.gauge("taciturn_build_info", "This build; always 1.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let none: [&str; 0] = [];
@@ -242,6 +245,34 @@ impl Scrape<'_> {
         )?;
         for (outcome, count) in reloads.counts() {
             total.with_label_values(&[outcome]).inc_by(count);
+        }
+        Ok(())
+    }
+
+    fn events(&self, events: &Events) -> prometheus::Result<()> {
+        let total = self.counter(
+            "taciturn_events_total",
+            "Events by outlet, delivered, or dropped because the outlet was too slow or away.",
+            &["outlet", "outcome"],
+        )?;
+        let retries = self.counter(
+            "taciturn_event_retries_total",
+            "Attempts to deliver events that failed and were made again.",
+            &["outlet"],
+        )?;
+        for outlet in Outlet::ALL {
+            let (label, counts) = (outlet.label(), events.counts(*outlet));
+            for (outcome, count) in [
+                ("delivered", &counts.delivered),
+                ("dropped", &counts.dropped),
+            ] {
+                total
+                    .with_label_values(&[label, outcome])
+                    .inc_by(count.load(Ordering::Relaxed));
+            }
+            retries
+                .with_label_values(&[label])
+                .inc_by(counts.retries.load(Ordering::Relaxed));
         }
         Ok(())
     }

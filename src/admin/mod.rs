@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod control;
+pub mod events;
 mod ledger;
 mod metrics;
 mod refusals;
@@ -20,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::admin::events::Events;
 use crate::dataplane::Handle;
 
 pub use ledger::LedgerError;
@@ -114,6 +116,7 @@ impl Admin {
         dataplane: Handle,
         readiness: Readiness,
         reloads: Reloads,
+        events: Events,
     ) -> io::Result<()> {
         axum::serve(
             self.listener,
@@ -122,6 +125,7 @@ impl Admin {
                 readiness,
                 reloads,
                 addresses_shown: self.addresses_shown,
+                events,
             }),
         )
         .await
@@ -135,6 +139,7 @@ struct House {
     readiness: Readiness,
     reloads: Reloads,
     addresses_shown: bool,
+    events: Events,
 }
 
 fn router(house: House) -> Router {
@@ -154,7 +159,12 @@ async fn ready(State(house): State<House>) -> (StatusCode, &'static str) {
 }
 
 async fn scrape(State(house): State<House>) -> Response {
-    match metrics::text(&house.dataplane, &house.reloads, house.addresses_shown) {
+    match metrics::text(
+        &house.dataplane,
+        &house.reloads,
+        house.addresses_shown,
+        &house.events,
+    ) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be written");

@@ -20,6 +20,7 @@ use crate::turn::policy::PeerPolicy;
 
 mod alternate;
 mod api;
+mod events;
 mod features;
 mod limits;
 mod listen;
@@ -89,6 +90,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
         admin,
         api,
         control: c.control(&file.control),
+        events: c.events(&file.events),
         log: c.log(&file.log),
     };
     Checked {

@@ -33,6 +33,7 @@ pub(super) struct File {
     pub(super) admin: Admin,
     pub(super) api: Api,
     pub(super) control: Control,
+    pub(super) events: Events,
     pub(super) log: Log,
 }
 
@@ -56,6 +57,7 @@ impl Default for File {
             admin: Admin::default(),
             api: Api::default(),
             control: Control::default(),
+            events: Events::default(),
             log: Log::default(),
         }
     }
@@ -385,6 +387,36 @@ impl Default for Control {
             socket: "/run/taciturn/control.sock".to_owned(),
         }
     }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Events {
+    pub(super) file: String,
+    pub(super) webhooks: Vec<Webhook>,
+    pub(super) queue: i64,
+    pub(super) interval: String,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            file: String::new(),
+            webhooks: Vec::new(),
+            queue: 10_000,
+            interval: "60s".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Webhook {
+    #[serde(default)]
+    pub(super) url: String,
+    pub(super) file: Option<String>,
+    #[serde(skip_serializing)]
+    pub(super) value: Option<SecretString>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

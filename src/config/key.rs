@@ -46,7 +46,9 @@ impl Key {
         match path.as_slice() {
             ["auth", "secrets", _, "id" | "file"] => false,
             ["api", "keys", _, "id" | "file" | "scopes", ..] => false,
+            ["events", "webhooks", _, "url" | "file"] => false,
             ["auth"] | ["auth", "secrets" | "users", ..] => true,
+            ["events"] | ["events", "webhooks", ..] => true,
             ["api"] | ["api", "keys", ..] => true,
             _ => false,
         }

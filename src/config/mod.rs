@@ -28,7 +28,7 @@ use std::time::Duration;
 use figment::value::{Dict, Value};
 use ipnet::IpNet;
 use rustls::RootCertStore;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::admin::api::{Adapter, ApiKey, Node};
 use crate::dataplane::tls::TlsKeys;
@@ -86,6 +86,8 @@ pub struct Settings {
     pub api: Api,
     /// The way of the command line to the daemon.
     pub control: Control,
+    /// What a platform hears of.
+    pub events: Events,
     /// The log.
     pub log: Log,
 }
@@ -445,6 +447,34 @@ pub struct Control {
     pub socket: Option<PathBuf>,
     /// Whether that is the operator's choice, so that the daemon does not start without it.
     pub is_configured: bool,
+}
+
+/// `[events]`
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// A file to which they are appended, a line each.
+    pub file: Option<PathBuf>,
+    /// Where they are posted.
+    pub webhooks: Vec<Webhook>,
+    /// How many may wait for the file, and for each URL.
+    pub queue: usize,
+    /// How often refused authentications are summed up.
+    pub interval: Duration,
+}
+
+/// A URL to which events are posted.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// The URL.
+    pub url: String,
+    /// What each delivery is signed with.
+    pub secret: SecretString,
+}
+
+impl PartialEq for Webhook {
+    fn eq(&self, other: &Self) -> bool {
+        self.url == other.url && self.secret.expose_secret() == other.secret.expose_secret()
+    }
 }
 
 /// `[log]`

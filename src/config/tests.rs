@@ -88,6 +88,11 @@ streams = 3
 dir = "/var/lib/taciturn"
 [admin]
 listen = "off"
+[events]
+file = "/var/log/taciturn/events.jsonl"
+webhooks = [{ url = "https://backend.example.org/taciturn", value = "three" }]
+queue = 500
+interval = "5s"
 [log]
 format = "json"
 level = "debug"
@@ -243,21 +248,8 @@ fn everything_an_operator_can_write_is_understood() {
             node("203.0.113.9", "10.0.0.9", 2000..=2999)
         ]
     );
-    let limits = &settings.limits;
-    assert_eq!(limits.user_allocations, Some(12));
-    assert_eq!(limits.tenant_allocations, Some(200));
-    assert_eq!(limits.total_allocations, Some(5_000));
-    assert_eq!((limits.permissions, limits.channels), (16, 8));
-    let relaying = |bits, per_second, burst| Relaying {
-        bits: Some(bits),
-        packets: Some(Rate { per_second, burst }),
-    };
-    assert_eq!(limits.allocation, relaying(4_000_000, 500, 1_000));
-    assert_eq!(limits.user, relaying(64_000, 50, 50));
-    let tenant = relaying(10_000_000_000, 100_000_000, 100_000_000);
-    assert_eq!(limits.tenant, tenant);
-    assert_eq!(limits.prefix_allocates.map(|rate| rate.burst), Some(100));
-    assert_eq!(settings.limits.unvalidated.burst, 10);
+    check_limits(&settings.limits);
+    check_events(&settings.events);
     assert_eq!(settings.compat.channels, Channels::Rfc5766);
     let features = &settings.features;
     assert!(features.tcp_relay && features.mobility && features.nat_discovery);
@@ -276,6 +268,35 @@ fn everything_an_operator_can_write_is_understood() {
     assert_eq!(settings.workers.streams, Some(3));
     assert_eq!(settings.admin.listen, None);
     assert_eq!(settings.log.format, LogFormat::Json);
+}
+
+fn check_limits(limits: &Limits) {
+    assert_eq!(limits.user_allocations, Some(12));
+    assert_eq!(limits.tenant_allocations, Some(200));
+    assert_eq!(limits.total_allocations, Some(5_000));
+    assert_eq!((limits.permissions, limits.channels), (16, 8));
+    let relaying = |bits, per_second, burst| Relaying {
+        bits: Some(bits),
+        packets: Some(Rate { per_second, burst }),
+    };
+    assert_eq!(limits.allocation, relaying(4_000_000, 500, 1_000));
+    assert_eq!(limits.user, relaying(64_000, 50, 50));
+    let tenant = relaying(10_000_000_000, 100_000_000, 100_000_000);
+    assert_eq!(limits.tenant, tenant);
+    assert_eq!(limits.prefix_allocates.map(|rate| rate.burst), Some(100));
+    assert_eq!(limits.unvalidated.burst, 10);
+}
+
+fn check_events(events: &Events) {
+    let file = Path::new("/var/log/taciturn/events.jsonl");
+    assert_eq!(events.file.as_deref(), Some(file));
+    let [webhook] = &events.webhooks[..] else {
+        panic!("not one webhook")
+    };
+    assert_eq!(webhook.url, "https://backend.example.org/taciturn");
+    assert_eq!(webhook.secret.expose_secret(), "three");
+    let interval = Duration::from_secs(5);
+    assert_eq!((events.queue, events.interval), (500, interval));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod certificates;
 mod check;
 pub mod cli;
 mod control;
+mod events;
 mod house;
 mod ice;
 mod import;

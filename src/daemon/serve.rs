@@ -12,10 +12,12 @@ use tokio::sync::mpsc;
 use tracing::field::DisplayValue;
 
 use crate::admin::control::{Control, PseudonymKeys, Refusals};
+use crate::admin::events::Events;
 use crate::admin::{Admin, Readiness, Reloads};
 use crate::config::{self, Keys, Machine, SHOWN_ADDRESSES, Settings, Sources};
 use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
+use crate::daemon::events::{self, Failures, Outlets};
 use crate::daemon::house::{CREDENTIAL_LIFE, House};
 use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::reload::Reload;
@@ -23,6 +25,7 @@ use crate::daemon::runtime::Left;
 use crate::daemon::{announce, api, certificates, keys, log, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, sys};
 use crate::turn::credential::{Secret, SecretsRing};
+use crate::turn::stats::Direction;
 use crate::turn::{BreakGlass, FiveTuple};
 
 /// How often this machine's addresses are looked at.
@@ -65,6 +68,8 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     };
     let house = House::new(settings, keys, own, relays, machine);
 
+    let outlets = Outlets::start(&house.settings.events)?;
+    let events = outlets.events();
     let admin = bind_admin(&house.settings).await?;
     let admin_address = admin.as_ref().map(Admin::address);
     let doors = api::doors(&house.settings).await?;
@@ -81,7 +86,7 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     });
     handle.reconfigure(&house.rules()?);
     let pseudonyms = Arc::new(Mutex::new(pseudonyms(&house.settings)?));
-    let control = control(refusals, &handle, &pseudonyms);
+    let control = control(refusals, &handle, &pseudonyms, events);
     let platform = doors.open(&house, &handle, control)?;
 
     let readiness = Readiness::default();
@@ -89,13 +94,16 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     if let Some(admin) = admin {
         tracing::info!(address = %admin.address(), "admin listens");
         let (handle, readiness, reloads) = (handle.clone(), readiness.clone(), reloads.clone());
+        let events = events.clone();
         tokio::spawn(async move {
-            if let Err(error) = admin.serve(handle, readiness, reloads).await {
+            if let Err(error) = admin.serve(handle, readiness, reloads, events).await {
                 tracing::error!(%error, "the admin listener failed");
             }
         });
     }
-    let journal = tokio::spawn(write_journal(records, pseudonyms, glass(&house.settings)));
+    let telling = Telling::new(events, &handle, &house.settings);
+    let glass = glass(&house.settings);
+    let journal = tokio::spawn(write_journal(records, pseudonyms, glass, telling));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let [hangups, renewals] = [hangups()?, hangups()?];
     announce(&house, &handle, admin_address, made_for_this_run)?;
@@ -125,7 +133,13 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     let stopped = tokio::task::spawn_blocking(move || dataplane.stop());
     journal.await.context("the journal ended in a panic")?;
     stopped.await.context("stopping ended in a panic")?;
-    let records = handle.lost_records();
+    finish(outlets, handle.lost_records()).await
+}
+
+/// What is left to be said once no worker is.
+async fn finish(outlets: Outlets, records: u64) -> anyhow::Result<()> {
+    let told = tokio::task::spawn_blocking(move || outlets.finish());
+    told.await.context("events ended in a panic")?;
     if records > 0 {
         tracing::warn!(records, "the log was too slow for some records");
     }
@@ -168,10 +182,11 @@ fn control(
     refusals: Refusals,
     handle: &dataplane::Handle,
     pseudonyms: &Arc<Mutex<Pseudonyms>>,
+    events: &Events,
 ) -> Control {
     let pseudonyms = Arc::clone(pseudonyms);
     let keys = PseudonymKeys::new(move || lock(&pseudonyms).living());
-    Control::new(refusals, handle.clone(), keys)
+    Control::new(refusals, handle.clone(), keys, events.clone())
 }
 
 fn hangups() -> anyhow::Result<Signal> {
@@ -260,14 +275,39 @@ async fn renew_credential(house: &House, handle: &dataplane::Handle, mut left: O
     }
 }
 
-/// Writes down what happens to allocations until no worker is left.
+/// What a platform is told of.
+struct Telling {
+    events: Events,
+    failures: Failures,
+    /// How often failures are summed up.
+    interval: Duration,
+}
+
+impl Telling {
+    fn new(events: &Events, handle: &dataplane::Handle, settings: &Settings) -> Self {
+        Self {
+            events: events.clone(),
+            failures: Failures::new(handle.counters(), sys::unix_seconds()),
+            interval: settings.events.interval,
+        }
+    }
+
+    fn sum_up(&mut self) {
+        self.failures.sum_up(&self.events, sys::unix_seconds());
+    }
+}
+
+/// Writes down what happens to allocations, and tells of it, until no worker is left.
 async fn write_journal(
     mut records: mpsc::Receiver<Record>,
     pseudonyms: Arc<Mutex<Pseudonyms>>,
     glass: Option<BreakGlass>,
+    mut telling: Telling,
 ) {
     const HOUR: Duration = Duration::from_secs(3_600);
     let mut hours = tokio::time::interval_at(tokio::time::Instant::now() + HOUR, HOUR);
+    let mut intervals = tokio::time::interval(telling.interval);
+    intervals.tick().await;
     loop {
         let record = tokio::select! {
             record = records.recv() => record,
@@ -281,51 +321,64 @@ async fn write_journal(
                 }
                 continue;
             }
+            _ = intervals.tick() => {
+                telling.sum_up();
+                continue;
+            }
         };
-        let Some(record) = record else { return };
-        match record {
-            Record::Opened {
-                id, tuple, subject, ..
-            } => {
-                let client = pseudonym(&mut lock(&pseudonyms), tuple);
-                tracing::info!(
-                    allocation = format_args!("{:016x}", id.0),
-                    transport = tuple.listener.transport().label(),
-                    %client,
-                    client_address = shown(glass, tuple),
-                    user = %subject,
-                    "allocation opened"
-                );
-            }
-            Record::Moved { id, tuple } => {
-                let client = pseudonym(&mut lock(&pseudonyms), tuple);
-                tracing::info!(
-                    allocation = format_args!("{:016x}", id.0),
-                    transport = tuple.listener.transport().label(),
-                    %client,
-                    client_address = shown(glass, tuple),
-                    "allocation moved"
-                );
-            }
-            Record::Closed {
-                id,
-                transport,
-                reason,
-                lived,
-                packets_in,
-                packets_out,
-                ..
-            } => {
-                tracing::info!(
-                    allocation = format_args!("{:016x}", id.0),
-                    transport = transport.label(),
-                    reason = reason.label(),
-                    seconds = lived.as_secs(),
-                    packets_in,
-                    packets_out,
-                    "allocation closed"
-                );
-            }
+        let Some(record) = record else {
+            telling.sum_up();
+            return;
+        };
+        if let Some(event) = events::of_record(&record, sys::unix_seconds()) {
+            telling.events.send(&event);
+        }
+        log_record(&record, &pseudonyms, glass);
+    }
+}
+
+fn log_record(record: &Record, pseudonyms: &Mutex<Pseudonyms>, glass: Option<BreakGlass>) {
+    match record {
+        Record::Opened {
+            id, tuple, subject, ..
+        } => {
+            let client = pseudonym(&mut lock(pseudonyms), *tuple);
+            tracing::info!(
+                allocation = format_args!("{:016x}", id.0),
+                transport = tuple.listener.transport().label(),
+                %client,
+                client_address = shown(glass, *tuple),
+                user = %subject,
+                "allocation opened"
+            );
+        }
+        Record::Moved { id, tuple } => {
+            let client = pseudonym(&mut lock(pseudonyms), *tuple);
+            tracing::info!(
+                allocation = format_args!("{:016x}", id.0),
+                transport = tuple.listener.transport().label(),
+                %client,
+                client_address = shown(glass, *tuple),
+                "allocation moved"
+            );
+        }
+        Record::Closed {
+            id,
+            transport,
+            reason,
+            lived,
+            totals,
+            ..
+        } => {
+            tracing::info!(
+                allocation = format_args!("{:016x}", id.0),
+                transport = transport.label(),
+                reason = reason.label(),
+                seconds = lived.as_secs(),
+                packets_in = totals.packets(Direction::In),
+                packets_out = totals.packets(Direction::Out),
+                "allocation closed"
+            );
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::dataplane::turns::{Moment, Turns};
 use crate::turn::credential::{Claims, Subject};
 use crate::turn::route::Standing;
-use crate::turn::stats::Direction;
+use crate::turn::stats::{Direction, Meters, Path};
 use crate::turn::{AllocationId, EndReason, Event, FiveTuple, Transport};
 
 /// Records that may wait; more are lost, and counted.
@@ -53,11 +53,42 @@ pub enum Record {
         subject: Subject,
         /// What its credential said beyond that, if it was sealed.
         claims: Option<Arc<Claims>>,
-        /// Packets from its client.
-        packets_in: u64,
-        /// Packets to its client.
-        packets_out: u64,
+        /// What went through it.
+        totals: Totals,
     },
+}
+
+/// What went through an allocation, when nobody adds to it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals([[(u64, u64); Direction::ALL.len()]; Path::ALL.len()]);
+
+impl Totals {
+    /// What these meters say.
+    #[must_use]
+    pub fn of_meters(meters: &Meters) -> Self {
+        let mut totals = Self::default();
+        for path in Path::ALL {
+            for direction in Direction::ALL {
+                let traffic = meters.traffic(*path, *direction);
+                totals.0[*path as usize][*direction as usize] =
+                    (traffic.packets.total(), traffic.bytes.total());
+            }
+        }
+        totals
+    }
+
+    /// Packets and bytes on `path` in `direction`.
+    #[must_use]
+    pub const fn of(&self, path: Path, direction: Direction) -> (u64, u64) {
+        self.0[path as usize][direction as usize]
+    }
+
+    /// Packets in `direction` over all paths.
+    #[must_use]
+    pub fn packets(&self, direction: Direction) -> u64 {
+        let by_path = Path::ALL.iter().map(|path| self.of(*path, direction).0);
+        by_path.sum()
+    }
 }
 
 /// The writing end; each worker has one.
@@ -180,8 +211,7 @@ impl Closed {
             lived: self.lived,
             subject: self.subject,
             claims: self.standing.claims.clone(),
-            packets_in: self.standing.meters.packets(Direction::In),
-            packets_out: self.standing.meters.packets(Direction::Out),
+            totals: Totals::of_meters(&self.standing.meters),
         }
     }
 }

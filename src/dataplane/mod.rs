@@ -46,7 +46,7 @@ use crate::turn::stats::Counters;
 use crate::turn::unvalidated::Rate;
 use crate::turn::{AllocationId, ClientAddr, ListenerId, ServerConfig, Tick, Transport};
 
-pub use journal::Record;
+pub use journal::{Record, Totals};
 pub use seen::Seen;
 pub use shared::RelayAddress;
 

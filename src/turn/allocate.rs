@@ -22,7 +22,6 @@ use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::EXPIRY_LEEWAY;
 use crate::turn::environment::{Environment, SocketRefused};
 use crate::turn::icmp::Told;
-use crate::turn::limits;
 use crate::turn::policy::PeerPolicy;
 use crate::turn::ports::{NoPort, Parity, PortWish, Token};
 use crate::turn::quota::{Admitted, Applicant};
@@ -128,10 +127,7 @@ impl<E: Environment> Server<E> {
         let id = AllocationId(u64::from_be_bytes(self.random_bytes()));
         let limits = self.limits(request);
         let end = self.lifetime_end(&limits, request, wanted.lifetime);
-        let applicant = self.applicant(request);
-        if let Err(limit) = self.environment.has_room(&applicant, now) {
-            return Err(self.limited(limit));
-        }
+        let applicant = self.applicant(request)?;
         let standing = Arc::new(Standing {
             id,
             worker: self.worker,
@@ -152,9 +148,7 @@ impl<E: Environment> Server<E> {
             self.take_back(promised, now);
             return Err(reject);
         }
-        let user = applicant.user;
-        let limits_of_rates = &self.config.limits.rates;
-        let rates = limits::rates(&mut self.environment, user, &standing, limits_of_rates);
+        let rates = self.rates(applicant.user, &standing);
         let making = Making {
             request,
             protocol: wanted.protocol,
@@ -170,7 +164,7 @@ impl<E: Environment> Server<E> {
                 tuple: request.tuple,
                 owner: request.auth.owner,
                 known: request.auth.known(),
-                subject: user,
+                subject: applicant.user,
                 session_end: limits.session_end,
                 expiry: limits.expiry,
                 made_by: MadeBy {

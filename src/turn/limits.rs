@@ -44,22 +44,32 @@ impl<E: Environment> Server<E> {
         }
     }
 
-    /// Who asks for an allocation, and how many there may be.
-    pub(crate) fn applicant<'r>(&self, request: &'r Request<'_>) -> Applicant<'r> {
+    /// How much may go through an allocation that has been counted on `user`.
+    pub(crate) fn rates(&mut self, user: Subject, standing: &Standing) -> Option<Arc<Rates>> {
+        let limits = &self.config.limits.rates;
+        rates(&mut self.environment, user, standing, limits)
+    }
+
+    /// Who asks for an allocation, and how many there may be, if there is room for one more.
+    pub(crate) fn applicant<'r>(&self, request: &'r Request<'_>) -> Result<Applicant<'r>, Reject> {
         let (claims, quotas) = (request.auth.claims.as_deref(), self.config.limits.quotas);
         let claimed = claims.and_then(|claims| claims.limits.allocations);
-        Applicant {
+        let applicant = Applicant {
             user: request.auth.subject,
             tenant: claims.and_then(|claims| claims.tenant.as_ref()),
             quotas: Quotas {
                 user: quotas.user.into_iter().chain(claimed).min(),
                 ..quotas
             },
+        };
+        match self.environment.has_room(&applicant, request.clock.now) {
+            Ok(()) => Ok(applicant),
+            Err(limit) => Err(self.limited(limit)),
         }
     }
 }
 
-/// How much may go through an allocation that has been counted on `user`.
+/// As [`Server::rates`], while an allocation is in hand.
 pub(crate) fn rates<E: Environment>(
     environment: &mut E,
     user: Subject,

@@ -86,14 +86,16 @@ impl Flow {
         Self {
             bits: match (self.bits, bits) {
                 (Some(own), Some(claimed)) => Some(Pace::of_bits(own.per_second.min(claimed))),
-                (own, claimed) => own.or(claimed.map(Pace::of_bits)),
+                (own, claimed) => own.or_else(|| claimed.map(Pace::of_bits)),
             },
             packets: match (self.packets, packets) {
                 (Some(own), Some(claimed)) => Some(own.at_most(claimed)),
-                (own, claimed) => own.or(claimed.map(|claimed| Pace {
-                    per_second: claimed,
-                    burst: claimed,
-                })),
+                (own, claimed) => own.or_else(|| {
+                    claimed.map(|claimed| Pace {
+                        per_second: claimed,
+                        burst: claimed,
+                    })
+                }),
             },
         }
     }

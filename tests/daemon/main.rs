@@ -16,6 +16,8 @@ mod house;
 mod http;
 
 mod certificates;
+mod events;
+mod limits;
 mod mint;
 mod openssl;
 mod privacy;

@@ -11,7 +11,7 @@ use crate::loopback::message::Received;
 use crate::loopback::plane::V4;
 
 /// What an operator's dashboards ask for.
-const METRICS: [&str; 17] = [
+const METRICS: [&str; 20] = [
     "build_info",
     "allocations",
     "allocations_total",
@@ -20,6 +20,9 @@ const METRICS: [&str; 17] = [
     "bytes_total",
     "requests_total",
     "drops_total",
+    "limited_total",
+    "events_total",
+    "event_retries_total",
     "auth_failures_total",
     "misdirected_total",
     "ports",

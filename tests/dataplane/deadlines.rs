@@ -3,7 +3,7 @@
 use taciturn::dataplane::Record;
 use taciturn::turn::EndReason;
 use taciturn::turn::credential::EXPIRY_LEEWAY;
-use taciturn::turn::stats::DropReason;
+use taciturn::turn::stats::{Direction, DropReason};
 
 use crate::loopback::client::{Client, SUCCESS};
 use crate::loopback::eventually;
@@ -52,11 +52,8 @@ fn a_strict_allocation_ends_with_its_credential_and_takes_no_more_data() {
 
         let mut closed = Vec::new();
         while closed.is_empty() {
-            if let Record::Closed {
-                reason, packets_in, ..
-            } = plane.record()
-            {
-                closed.push((reason, packets_in));
+            if let Record::Closed { reason, totals, .. } = plane.record() {
+                closed.push((reason, totals.packets(Direction::In)));
             }
         }
         assert_eq!(closed, [(EndReason::Expired, 1)]);

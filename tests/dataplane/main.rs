@@ -24,6 +24,7 @@ mod headers;
 mod misdirected;
 mod mobility;
 mod network;
+mod rates;
 mod refusals;
 mod relay;
 mod siege;

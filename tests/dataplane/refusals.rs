@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use taciturn::admin::control::{BanTarget, Control, ControlError, PseudonymKeys, Refusals};
+use taciturn::admin::events::Events;
 use taciturn::dataplane::Record;
 use taciturn::turn::{ClientAddr, EndReason, Pseudonymizer};
 use tokio::runtime::Runtime;
@@ -40,7 +41,7 @@ fn house(setup: Setup, state: Option<&Path>) -> House {
     .start();
     let keys = PseudonymKeys::new(|| vec![pseudonymizer()]);
     House {
-        control: Control::new(refusals, plane.handle.clone(), keys),
+        control: Control::new(refusals, plane.handle.clone(), keys, Events::default()),
         runtime: Runtime::new().unwrap(),
         plane,
     }

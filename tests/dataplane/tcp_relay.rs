@@ -23,7 +23,7 @@ const STREAMS: [Transport; 2] = [Transport::Tcp, Transport::Tls];
 const MEANWHILE: Duration = Duration::from_millis(300);
 
 /// Peers on loopback are admitted.
-fn any(workers: usize) -> Setup {
+pub(crate) fn any(workers: usize) -> Setup {
     Setup {
         tcp_relay: true,
         stream_workers: workers,
@@ -41,7 +41,7 @@ fn relay(workers: usize) -> Setup {
 
 /// A client with a TCP allocation.
 #[track_caller]
-fn party(plane: &mut Plane, transport: Transport) -> (Client, SocketAddr) {
+pub(crate) fn party(plane: &mut Plane, transport: Transport) -> (Client, SocketAddr) {
     let mut client = plane.client_over(transport);
     let answer = client.request(Method::ALLOCATE, |request| {
         request.with(&RequestedTransport::TCP)
@@ -119,7 +119,7 @@ fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 /// A client's data connection to a peer that listens, and the peer's side of it.
 #[track_caller]
-fn spliced(
+pub(crate) fn spliced(
     plane: &Plane,
     client: &mut Client,
     relayed: SocketAddr,

@@ -80,6 +80,7 @@ pub(crate) const SECTIONS: &[(&str, Heard)] = &[
     ("workers", Not("threads, whose names are read in /proc")),
     ("state", Collected),
     ("admin", Collected),
+    ("events", Collected),
     ("log", Collected),
 ];
 
@@ -90,6 +91,11 @@ pub(crate) const SINKS: &[(&str, Heard)] = &[
     (
         "daemon/check/mod.rs",
         Run(&["check", "--config", "taciturn.toml"]),
+    ),
+    ("daemon/events/file.rs", Collected),
+    (
+        "daemon/events/webhook.rs",
+        Not("what is posted is what the file has; tests/daemon/events.rs holds them equal"),
     ),
     (
         "daemon/import/mod.rs",

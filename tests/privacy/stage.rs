@@ -225,6 +225,10 @@ impl Stage {
             ("limits.unvalidated", r#""10000/s""#.to_owned()),
             ("workers.count", "2".to_owned()),
             ("state.dir", format!("{:?}", directory.join("state"))),
+            (
+                "events.file",
+                format!("{:?}", directory.join("events.jsonl")),
+            ),
             ("log.level", r#""trace""#.to_owned()),
             ("log.format", r#""json""#.to_owned()),
         ]);

@@ -193,7 +193,7 @@ fn what_is_not_relayed_is_not_counted() {
     let mut call = Call::permitted(of_allocation(packets(1, 3)));
     let (bob, b) = (call.bob.clone(), call.b);
     for _ in 0..10 {
-        let outcome = call.alice.send_to(&mut call.world, b, &[7; 65_480]);
+        let outcome = call.alice.send_to(&mut call.world, b, &vec![7; 65_480]);
         assert_eq!(outcome.dropped(), Some(DropReason::TooLarge));
     }
     assert_eq!(arrive(&mut call.world, &mut call.alice, &bob, 5, 9), 3);

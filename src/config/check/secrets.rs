@@ -35,28 +35,40 @@ impl Checker<'_> {
                 let fault = Fault::new("two secrets have this id", "give each its own");
                 self.refuse(&key.entry("id"), fault);
             }
-            let (at, value) = match (&secret.file, &secret.value) {
-                (Some(path), None) => {
-                    let at = key.entry("file");
-                    let value = read_secret(Path::new(path), &mut self.warnings);
-                    (at, value)
-                }
-                (None, Some(value)) => (key.entry("value"), sound(value.clone())),
-                (Some(_), Some(_)) => (
-                    key,
-                    Err(Fault::new("it has a file and a value", "keep one of them")),
-                ),
-                (None, None) => (
-                    key,
-                    Err(Fault::new("it has neither file nor value", "name a file")),
-                ),
-            };
-            match value {
-                Ok(value) => secrets.push(Secret { id, value }),
-                Err(fault) => self.refuse_secret(&at, fault, secret.file.as_deref()),
+            let file = secret.file.as_deref();
+            if let Some(value) = self.file_or_value(&key, file, secret.value.as_ref()) {
+                secrets.push(Secret { id, value });
             }
         }
         secrets
+    }
+
+    /// The secret that stands under `key`, in a file or as it is.
+    pub(super) fn file_or_value(
+        &mut self,
+        key: &Key,
+        file: Option<&str>,
+        value: Option<&SecretString>,
+    ) -> Option<SecretString> {
+        let (at, value) = match (file, value) {
+            (Some(path), None) => {
+                let at = key.entry("file");
+                let value = read_secret(Path::new(path), &mut self.warnings);
+                (at, value)
+            }
+            (None, Some(value)) => (key.entry("value"), sound(value.clone())),
+            (Some(_), Some(_)) => (
+                key.clone(),
+                Err(Fault::new("it has a file and a value", "keep one of them")),
+            ),
+            (None, None) => (
+                key.clone(),
+                Err(Fault::new("it has neither file nor value", "name a file")),
+            ),
+        };
+        value
+            .map_err(|fault| self.refuse_secret(&at, fault, file))
+            .ok()
     }
 
     /// Refuses a secret. A variable that was to name its file may hold the secret itself, so that

@@ -1,0 +1,313 @@
+//! What a platform wants to hear of: allocations opened and closed with what to bill from, refused
+//! authentications in sums, revocations. One line of JSON each, as `docs/events.schema.json` says;
+//! no address in any, and a call only by its hash.
+//!
+//! [`Events::send`] never waits: each outlet has a bounded queue, and what finds no room in it is
+//! dropped and counted. What reads the queues is the daemon's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::Serialize;
+
+use crate::dataplane::Totals;
+use crate::turn::credential::{Claims, Subject};
+use crate::turn::revocation::Revoked;
+use crate::turn::stats::{AuthFailure, Direction, Path};
+use crate::turn::{AllocationId, EndReason, Transport};
+
+/// The version of the schema; it changes when a field is taken away or means something else.
+pub const SCHEMA: u32 = 1;
+
+/// Whose an allocation is, or was.
+#[derive(Debug, Clone)]
+pub struct Party {
+    /// The allocation.
+    pub id: AllocationId,
+    /// The user.
+    pub subject: Subject,
+    /// What a sealed username said beyond that.
+    pub claims: Option<Arc<Claims>>,
+    /// How the client spoke to the server.
+    pub transport: Transport,
+}
+
+/// Something that happened, with the wall clock in Unix seconds.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An allocation was made.
+    Opened {
+        /// When.
+        at: u64,
+        /// Whose.
+        party: Party,
+    },
+    /// An allocation is gone.
+    Closed {
+        /// When.
+        at: u64,
+        /// Whose.
+        party: Party,
+        /// Why.
+        reason: EndReason,
+        /// How many seconds it lived.
+        seconds: u64,
+        /// What went through it.
+        totals: Totals,
+    },
+    /// Requests failed to authenticate.
+    AuthFailures {
+        /// When they were summed up.
+        at: u64,
+        /// Why.
+        reason: AuthFailure,
+        /// How many.
+        count: u64,
+        /// In how many seconds.
+        seconds: u64,
+    },
+    /// Somebody was shut out.
+    Revoked {
+        /// When.
+        at: u64,
+        /// What was revoked.
+        what: Revoked,
+    },
+}
+
+/// Packets and bytes as they stand in a line.
+#[derive(Serialize)]
+struct Volume {
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Directions {
+    r#in: Volume,
+    out: Volume,
+}
+
+#[derive(Serialize)]
+struct Traffic {
+    hairpin: Directions,
+    relay: Directions,
+    indication: Directions,
+}
+
+impl Traffic {
+    fn of(totals: &Totals) -> Self {
+        let volume = |path, direction| {
+            let (packets, bytes) = totals.of(path, direction);
+            Volume { packets, bytes }
+        };
+        let both = |path| Directions {
+            r#in: volume(path, Direction::In),
+            out: volume(path, Direction::Out),
+        };
+        Self {
+            hairpin: both(Path::Hairpin),
+            relay: both(Path::Relay),
+            indication: both(Path::Indication),
+        }
+    }
+}
+
+/// A line; what does not belong to an event is not there.
+#[derive(Default, Serialize)]
+struct Line {
+    schema: u32,
+    event: &'static str,
+    at: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allocation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transport: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    what: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traffic: Option<Traffic>,
+}
+
+impl Line {
+    fn new(event: &'static str, at: u64) -> Self {
+        Self {
+            schema: SCHEMA,
+            event,
+            at,
+            ..Self::default()
+        }
+    }
+
+    fn party(self, party: &Party) -> Self {
+        let claims = party.claims.as_deref();
+        Self {
+            allocation: Some(format!("{:016x}", party.id.0)),
+            subject: Some(party.subject.to_string()),
+            tenant: claims.and_then(|claims| Some(claims.tenant.as_ref()?.to_string())),
+            call: claims.and_then(|claims| Some(claims.call?.to_string())),
+            transport: Some(party.transport.label()),
+            ..self
+        }
+    }
+}
+
+impl Event {
+    /// Its line of JSON, without the line's end.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let line = match self {
+            Self::Opened { at, party } => Line::new("allocation.opened", *at).party(party),
+            Self::Closed {
+                at,
+                party,
+                reason,
+                seconds,
+                totals,
+            } => Line {
+                reason: Some(reason.label()),
+                opened: Some(at.saturating_sub(*seconds)),
+                seconds: Some(*seconds),
+                traffic: Some(Traffic::of(totals)),
+                ..Line::new("allocation.closed", *at).party(party)
+            },
+            Self::AuthFailures {
+                at,
+                reason,
+                count,
+                seconds,
+            } => Line {
+                reason: Some(reason.label()),
+                count: Some(*count),
+                seconds: Some(*seconds),
+                ..Line::new("auth.failures", *at)
+            },
+            Self::Revoked { at, what } => {
+                let line = Line::new("revoked", *at);
+                match what {
+                    Revoked::Credential(_) => Line {
+                        what: Some("credential"),
+                        ..line
+                    },
+                    Revoked::User(subject) => Line {
+                        what: Some("user"),
+                        subject: Some(subject.to_string()),
+                        ..line
+                    },
+                    Revoked::Call(call) => Line {
+                        what: Some("call"),
+                        call: Some(call.to_string()),
+                        ..line
+                    },
+                }
+            }
+        };
+        // Nothing in it can fail to be written.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+}
+
+/// What became of the events of one outlet.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Those that arrived.
+    pub delivered: AtomicU64,
+    /// Those that found the queue full, or were given up.
+    pub dropped: AtomicU64,
+    /// Attempts that failed and were made again.
+    pub retries: AtomicU64,
+}
+
+/// A kind of outlet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlet {
+    /// A file of lines.
+    File,
+    /// A URL to which they are posted.
+    Webhook,
+}
+
+impl Outlet {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::File, Self::Webhook];
+
+    /// The word that stands for it in metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// The writing end of one outlet's queue.
+type Queue = (Outlet, SyncSender<Arc<str>>);
+
+/// The writing end of the queues; without outlets nothing is written.
+#[derive(Debug, Clone, Default)]
+pub struct Events {
+    queues: Arc<RwLock<Vec<Queue>>>,
+    counts: Arc<[Counts; Outlet::ALL.len()]>,
+}
+
+impl Events {
+    /// A queue of `room` lines for each outlet, with their reading ends.
+    #[must_use]
+    pub fn new(outlets: &[Outlet], room: usize) -> (Self, Vec<Receiver<Arc<str>>>) {
+        let pairs = outlets.iter().map(|outlet| {
+            let (sender, receiver) = sync_channel(room);
+            ((*outlet, sender), receiver)
+        });
+        let (queues, receivers): (Vec<_>, Vec<_>) = pairs.unzip();
+        let events = Self {
+            queues: Arc::new(RwLock::new(queues)),
+            counts: Arc::default(),
+        };
+        (events, receivers)
+    }
+
+    /// Nothing more is said: the queues end behind what is in them.
+    pub fn close(&self) {
+        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        queues.clear();
+    }
+
+    /// Puts an event into every queue that has room, at once.
+    pub fn send(&self, event: &Event) {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        if queues.is_empty() {
+            return;
+        }
+        let line: Arc<str> = event.line().into();
+        for (outlet, queue) in queues.iter() {
+            if queue.try_send(Arc::clone(&line)).is_err() {
+                self.counts(*outlet).dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// What became of the events for this kind of outlet, all of them together.
+    #[must_use]
+    pub fn counts(&self, outlet: Outlet) -> &Counts {
+        &self.counts[outlet as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::turn::credential::{CallId, Label};
+use crate::turn::revocation::UsernameDigest;
+use crate::turn::stats::Meters;
+
+const SCHEMA_TEXT: &str = include_str!("../../../docs/events.schema.json");
+const TRANSPORTS: [Transport; 4] = Transport::ALL;
+const REASONS: [EndReason; 8] = [
+    EndReason::Expired,
+    EndReason::Closed,
+    EndReason::Disconnected,
+    EndReason::Replaced,
+    EndReason::Revoked,
+    EndReason::Banned,
+    EndReason::Refused,
+    EndReason::Stopped,
+];
+
+fn schema() -> Value {
+    serde_json::from_str(SCHEMA_TEXT).unwrap()
+}
+
+fn party(transport: Transport, is_sealed: bool) -> Party {
+    let subject = Subject::from_bytes([7; 16]);
+    let claims = Claims {
+        tenant: Label::new("north"),
+        call: Some(CallId::from_bytes([9; 16])),
+        session_max: Some(Duration::from_secs(60)),
+        ..Claims::new(subject, 1_800_000_000)
+    };
+    Party {
+        id: AllocationId(0xAB),
+        subject,
+        claims: is_sealed.then(|| Arc::new(claims)),
+        transport,
+    }
+}
+
+/// One of every kind, with every label in it.
+fn all() -> Vec<Event> {
+    let at = 1_800_000_100;
+    let mut events = Vec::new();
+    for transport in TRANSPORTS {
+        for is_sealed in [true, false] {
+            let party = party(transport, is_sealed);
+            events.push(Event::Opened { at, party });
+        }
+    }
+    for reason in REASONS {
+        events.push(Event::Closed {
+            at,
+            party: party(Transport::Udp, true),
+            reason,
+            seconds: 100,
+            totals: Totals::of_meters(&Meters::default()),
+        });
+    }
+    for reason in AuthFailure::ALL {
+        if *reason != AuthFailure::Missing {
+            events.push(Event::AuthFailures {
+                at,
+                reason: *reason,
+                count: 3,
+                seconds: 60,
+            });
+        }
+    }
+    for what in [
+        Revoked::Credential(UsernameDigest::of("a username")),
+        Revoked::User(Subject::from_bytes([1; 16])),
+        Revoked::Call(CallId::from_bytes([2; 16])),
+    ] {
+        events.push(Event::Revoked { at, what });
+    }
+    events
+}
+
+#[test]
+fn every_event_is_as_the_schema_says() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    for event in all() {
+        let line = event.line();
+        let value: Value = serde_json::from_str(&line).unwrap();
+        let errors: Vec<String> = validator
+            .iter_errors(&value)
+            .map(|error| error.to_string())
+            .collect();
+        assert_eq!(errors, Vec::<String>::new(), "{line}");
+        assert!(!line.contains('\n'));
+    }
+}
+
+/// A schema that takes anything says nothing.
+#[test]
+fn the_schema_refuses_what_no_event_is() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let good: Value = serde_json::from_str(&all()[0].line()).unwrap();
+    for (key, value) in [
+        ("schema", json!(2)),
+        ("event", json!("allocation.closed")),
+        ("client", json!("203.0.113.7:5000")),
+        ("allocation", json!("203.0.113.7")),
+        ("transport", json!("quic")),
+        ("tenant", json!("a b")),
+    ] {
+        let mut bad = good.clone();
+        bad[key] = value;
+        assert!(!validator.is_valid(&bad), "{bad}");
+    }
+    for key in [
+        "schema",
+        "event",
+        "at",
+        "allocation",
+        "subject",
+        "transport",
+    ] {
+        let mut bad = good.clone();
+        bad.as_object_mut().unwrap().remove(key);
+        assert!(!validator.is_valid(&bad), "without {key}");
+    }
+}
+
+/// The schema lists the labels that there are, no more.
+#[test]
+fn the_schema_knows_every_label_and_no_other() {
+    let schema = schema();
+    let listed = |path: &str| -> Vec<String> {
+        let list = schema.pointer(path).unwrap().as_array().unwrap();
+        list.iter()
+            .map(|l| l.as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(
+        listed("/$defs/transport/enum"),
+        TRANSPORTS.map(Transport::label)
+    );
+    assert_eq!(
+        listed("/$defs/closed/properties/reason/enum"),
+        REASONS.map(EndReason::label)
+    );
+    let failures = AuthFailure::ALL.iter().map(|reason| reason.label());
+    let failures: Vec<_> = failures.filter(|label| *label != "missing").collect();
+    assert_eq!(listed("/$defs/failures/properties/reason/enum"), failures);
+    assert_eq!(schema.pointer("/$defs/schema/const"), Some(&json!(SCHEMA)));
+}
+
+#[test]
+fn a_closed_allocation_says_what_to_bill() {
+    let meters = Meters::default();
+    meters
+        .traffic(Path::Hairpin, Direction::In)
+        .packets
+        .add_shared(5);
+    meters
+        .traffic(Path::Hairpin, Direction::In)
+        .bytes
+        .add_shared(800);
+    meters
+        .traffic(Path::Relay, Direction::Out)
+        .bytes
+        .add_shared(7);
+    let event = Event::Closed {
+        at: 1_800_000_100,
+        party: party(Transport::Tls, true),
+        reason: EndReason::Closed,
+        seconds: 40,
+        totals: Totals::of_meters(&meters),
+    };
+    let none = json!({ "packets": 0, "bytes": 0 });
+    let said: Value = serde_json::from_str(&event.line()).unwrap();
+    let expected = json!({
+        "schema": 1,
+        "event": "allocation.closed",
+        "at": 1_800_000_100,
+        "allocation": "00000000000000ab",
+        "subject": "07".repeat(16),
+        "tenant": "north",
+        "call": "09".repeat(16),
+        "transport": "tls",
+        "reason": "closed",
+        "opened": 1_800_000_060,
+        "seconds": 40,
+        "traffic": {
+            "hairpin": { "in": { "packets": 5, "bytes": 800 }, "out": none },
+            "relay": { "in": none, "out": { "packets": 0, "bytes": 7 } },
+            "indication": { "in": none, "out": none },
+        },
+    });
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_queue_that_is_full_drops_and_counts_and_holds_up_nobody() {
+    let (events, queues) = Events::new(&[Outlet::File, Outlet::Webhook], 3);
+    let event = &all()[0];
+    (0..10).for_each(|_| events.send(event));
+    for (outlet, queue) in [Outlet::File, Outlet::Webhook].into_iter().zip(&queues) {
+        let dropped = events.counts(outlet).dropped.load(Ordering::Relaxed);
+        assert_eq!((dropped, queue.try_iter().count()), (7, 3));
+    }
+    // One that nobody reads any more holds up no other.
+    drop(queues);
+    events.send(event);
+    Events::default().send(event);
+}

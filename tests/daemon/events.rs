@@ -1,0 +1,267 @@
+//! Events of the real binary: in a file, and posted to a receiver that checks signatures, fails
+//! first, or never answers.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use crate::house::{Daemon, House};
+use crate::http::parse;
+use crate::loopback::client::{Client, SUCCESS};
+use crate::loopback::message::Received;
+use crate::loopback::plane::V4;
+use crate::loopback::{PATIENCE, eventually};
+
+const SECRET: &str = "hook-secret-of-this-test";
+
+/// A POST as it came.
+struct Post {
+    delivery: String,
+    signature: String,
+    body: String,
+}
+
+/// Answers posts: the first ones with these codes, all others with 204. It ends with its socket.
+fn receiver(codes: &'static [u16]) -> (SocketAddr, Receiver<Post>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, posts) = channel();
+    thread::spawn(move || {
+        let mut codes = codes.iter();
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+            // Connections are kept.
+            while let Some(post) = read(&mut stream) {
+                let code = codes.next().unwrap_or(&204);
+                let answer = format!("HTTP/1.1 {code} x\r\ncontent-length: 0\r\n\r\n");
+                stream.get_mut().write_all(answer.as_bytes()).unwrap();
+                if sender.send(post).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    (address, posts)
+}
+
+fn read(stream: &mut BufReader<TcpStream>) -> Option<Post> {
+    let mut post = Post {
+        delivery: String::new(),
+        signature: String::new(),
+        body: String::new(),
+    };
+    let (mut length, mut line) = (0, String::new());
+    loop {
+        line.clear();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            if line == "\r\n" {
+                break;
+            }
+            assert!(line.starts_with("POST /hook HTTP/1.1"), "{line}");
+            continue;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().unwrap(),
+            "taciturn-delivery" => post.delivery = value.to_owned(),
+            "taciturn-signature" => post.signature = value.to_owned(),
+            "content-type" => assert_eq!(value, "application/x-ndjson"),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    post.body = String::from_utf8(body).unwrap();
+    Some(post)
+}
+
+/// As docs/events.md says that a receiver does it.
+fn is_signed(post: &Post) -> bool {
+    let (time, hex) = post.signature.split_once(",v1=").unwrap();
+    let time = time.strip_prefix("t=").unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(format!("{time}.{}", post.body).as_bytes());
+    let mac = mac.finalize().into_bytes();
+    let expected: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    expected == hex
+}
+
+fn valid(lines: &str) -> Vec<Value> {
+    let schema = include_str!("../../docs/events.schema.json");
+    let schema = serde_json::from_str(schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    lines
+        .lines()
+        .map(|line| {
+            let value: Value = serde_json::from_str(line).unwrap();
+            assert!(validator.is_valid(&value), "{line}");
+            value
+        })
+        .collect()
+}
+
+fn house(hook: SocketAddr, more: &str) -> House {
+    House::new(&format!(
+        "[events]\nfile = \"events.jsonl\"\ninterval = \"1s\"\n{more}\n\
+         webhooks = [{{ url = \"http://{hook}/hook\", value = \"{SECRET}\" }}]\n"
+    ))
+}
+
+/// Two parties who exchange some packets, of whom the first goes.
+fn call(house: &House, daemon: &Daemon) -> [Client; 2] {
+    let [mut a, mut b] = ["alice", "bob"].map(|user| house.client(daemon, user));
+    let (at_a, at_b) = (a.allocate(V4), b.allocate(V4));
+    assert_eq!((a.permit(at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
+    for n in 0..7 {
+        a.send_to(at_b, &[n; 100]);
+        assert_eq!(b.receive(), Received::Data(at_a, vec![n; 100]));
+    }
+    b.send_to(at_a, &[1; 50]);
+    assert_eq!(a.receive(), Received::Data(at_b, vec![1; 50]));
+    assert_eq!(a.refresh(0).code(), SUCCESS);
+    [a, b]
+}
+
+/// Somebody who has no password.
+fn knock(house: &House, daemon: &Daemon) {
+    let mut stranger = house.client(daemon, "mallory");
+    stranger.credential.password = "guessed".to_owned();
+    for _ in 0..5 {
+        assert_eq!(stranger.try_allocate(V4).code(), 401);
+    }
+}
+
+fn names(events: &[Value], name: &str) -> Vec<Value> {
+    let named = events.iter().filter(|event| event["event"] == name);
+    named.cloned().collect()
+}
+
+/// So many events had this outcome.
+fn counted(daemon: &Daemon, outlet: &str, outcome: &str) -> f64 {
+    let metrics = parse(&daemon.get("/metrics").body);
+    metrics[&format!("taciturn_events_total{{outcome=\"{outcome}\",outlet=\"{outlet}\"}}")]
+}
+
+fn file(house: &House) -> String {
+    std::fs::read_to_string(house.directory.path().join("events.jsonl")).unwrap()
+}
+
+#[test]
+fn file_and_webhook_hear_of_a_call_and_can_bill_it() {
+    let (hook, posts) = receiver(&[500, 503]);
+    let house = house(hook, "");
+    let mut daemon = house.serve();
+    let clients = call(&house, &daemon);
+    knock(&house, &daemon);
+    eventually("what happened is in the file", || {
+        let text = file(&house);
+        text.contains("allocation.closed") && text.contains("auth.failures")
+    });
+    let events = valid(&file(&house));
+    let opened = names(&events, "allocation.opened");
+    let closed = names(&events, "allocation.closed");
+    assert_eq!((opened.len(), closed.len()), (2, 1), "{events:?}");
+    let closed = &closed[0];
+    assert_eq!(closed["reason"], "closed");
+    let hairpin = &closed["traffic"]["hairpin"];
+    let expected = json!({
+        "in": { "packets": 7, "bytes": 700 },
+        "out": { "packets": 1, "bytes": 50 },
+    });
+    assert_eq!(hairpin, &expected);
+    let of = |event: &Value| (event["allocation"].clone(), event["subject"].clone());
+    assert!(opened.iter().any(|event| of(event) == of(closed)));
+    let failures = names(&events, "auth.failures");
+    let wrong = failures.iter().filter(|event| event["reason"] == "wrong");
+    let count: u64 = wrong.map(|event| event["count"].as_u64().unwrap()).sum();
+    assert_eq!(count, 5, "{failures:?}");
+
+    eventually("the receiver took some", || {
+        counted(&daemon, "webhook", "delivered") > 0.0
+    });
+    // The one who is still there is told of at the end, which waits for the receiver.
+    drop(clients);
+    assert_eq!(daemon.stop(Signal::TERM).code(), Some(0));
+    let all = file(&house);
+    assert_eq!(names(&valid(&all), "allocation.closed").len(), 2);
+    let posts: Vec<Post> = posts.try_iter().collect();
+    assert!(posts.iter().all(is_signed), "a signature is wrong");
+    assert!(posts.len() >= 3, "{} posts", posts.len());
+    let first: HashSet<&str> = posts[..3].iter().map(|p| p.delivery.as_str()).collect();
+    assert_eq!(first.len(), 1, "tried again under another name");
+    assert!(posts[..3].iter().all(|post| post.body == posts[0].body));
+    // Two answers said that it was not taken, so that what came before them came again.
+    let taken: String = posts[2..].iter().map(|post| post.body.as_str()).collect();
+    assert_eq!(taken, all, "both outlets tell the same");
+    let said = daemon.stderr();
+    assert!(
+        !said.contains(SECRET) && !said.contains("given up"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_moved_away_is_followed_by_a_new_one() {
+    let (hook, _posts) = receiver(&[]);
+    let house = house(hook, "");
+    let daemon = house.serve();
+    let first = call(&house, &daemon);
+    eventually("the first call is told of", || {
+        file(&house).contains("allocation.closed")
+    });
+    let old = house.directory.path().join("events.jsonl.1");
+    std::fs::rename(house.directory.path().join("events.jsonl"), &old).unwrap();
+    let second = call(&house, &daemon);
+    let new = house.directory.path().join("events.jsonl");
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    eventually("the second is told of in a new one", || {
+        read(&new).contains("allocation.closed")
+    });
+    let [before, after] = [&old, &new].map(|path| valid(&read(path)));
+    assert_eq!(names(&before, "allocation.opened").len(), 2);
+    assert_eq!(names(&after, "allocation.opened").len(), 2);
+    drop((first, second));
+}
+
+/// Not even its end waits long for it, and the queue takes what it may and no more.
+#[test]
+fn a_receiver_that_never_answers_holds_up_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hook = listener.local_addr().unwrap();
+    let house = house(hook, "queue = 5");
+    let mut daemon = house.serve();
+    for _ in 0..5 {
+        let [_, mut b] = call(&house, &daemon);
+        assert_eq!(b.refresh(0).code(), SUCCESS);
+    }
+    // Twenty happened: one batch waits for its answer, five in the queue.
+    eventually("some are dropped", || {
+        counted(&daemon, "webhook", "dropped") >= 9.0
+    });
+    assert_eq!(counted(&daemon, "webhook", "delivered"), 0.0);
+    eventually("all are in the file", || {
+        counted(&daemon, "file", "delivered") >= 20.0
+    });
+    let _last = call(&house, &daemon);
+    assert_eq!(daemon.stop(Signal::TERM).code(), Some(0));
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_ends_the_start() {
+    let house = House::new("[events]\nfile = \"no/such/place/events.jsonl\"");
+    let output = house.run(&["serve", "--config", "taciturn.toml"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("events.file no/such/place"), "{said}");
+}
