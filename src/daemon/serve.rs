@@ -102,8 +102,8 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
         });
     }
     let telling = Telling::new(events, &handle, &house.settings);
-    let journal = write_journal(records, pseudonyms, glass(&house.settings), telling);
-    let journal = tokio::spawn(journal);
+    let glass = glass(&house.settings);
+    let journal = tokio::spawn(write_journal(records, pseudonyms, glass, telling));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let [hangups, renewals] = [hangups()?, hangups()?];
     announce(&house, &handle, admin_address, made_for_this_run)?;

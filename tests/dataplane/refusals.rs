@@ -41,7 +41,7 @@ fn house(setup: Setup, state: Option<&Path>) -> House {
     .start();
     let keys = PseudonymKeys::new(|| vec![pseudonymizer()]);
     House {
-        control: Control::new(refusals, plane.handle.clone(), keys, Events::new(&[], 1).0),
+        control: Control::new(refusals, plane.handle.clone(), keys, Events::default()),
         runtime: Runtime::new().unwrap(),
         plane,
     }

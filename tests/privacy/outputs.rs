@@ -100,6 +100,7 @@ pub(crate) const SECTIONS: &[(&str, Heard)] = &[
     ("admin", Collected),
     ("api", Collected),
     ("control", Collected),
+    ("events", Collected),
     ("log", Collected),
 ];
 
@@ -117,6 +118,11 @@ pub(crate) const SINKS: &[(&str, Heard)] = &[
     (
         "daemon/check/mod.rs",
         Run(&["check", "--config", "taciturn.toml"]),
+    ),
+    ("daemon/events/file.rs", Collected),
+    (
+        "daemon/events/webhook.rs",
+        Not("what is posted is what the file has; tests/daemon/events.rs holds them equal"),
     ),
     (
         "daemon/import/mod.rs",

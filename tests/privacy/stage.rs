@@ -241,6 +241,10 @@ impl Stage {
                 "control.socket",
                 format!("{:?}", directory.join("control.sock")),
             ),
+            (
+                "events.file",
+                format!("{:?}", directory.join("events.jsonl")),
+            ),
             ("log.level", r#""trace""#.to_owned()),
             ("log.format", r#""json""#.to_owned()),
         ]);
