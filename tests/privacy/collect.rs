@@ -63,7 +63,7 @@ impl Names {
         };
         let learn = |name: &mut Option<String>, at: &str| {
             let found = body.pointer(at).and_then(Value::as_str);
-            *name = name.take().or(found.map(str::to_owned));
+            *name = name.take().or_else(|| found.map(str::to_owned));
         };
         learn(&mut self.username, "/iceServers/0/username");
         learn(&mut self.allocation, "/allocations/0/id");

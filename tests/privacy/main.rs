@@ -27,6 +27,7 @@ mod source;
 
 mod attacks;
 mod collect;
+mod hook;
 mod leaks;
 mod outputs;
 mod report;

@@ -24,6 +24,7 @@ use rustix::process::Signal;
 use taciturn::proto::AddressFamily;
 use taciturn::turn::Transport;
 
+use crate::hook::{self, Hook};
 use crate::lab::Addresses;
 use crate::lab::capture::Capture;
 use crate::lab::namespace::{self, Namespace};
@@ -133,6 +134,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub(crate) struct Stage {
     pub(crate) relay: Namespace,
     parties: [Namespace; 3],
+    /// What webhooks post to.
+    pub(crate) hook: Hook,
     directory: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -145,8 +148,10 @@ impl Stage {
             "the stage makes network namespaces, which needs root: run it as root (see .ci/run)"
         );
         namespace::sweep();
+        let relay = Namespace::new("relay");
         let stage = Self {
-            relay: Namespace::new("relay"),
+            hook: Hook::open(&relay),
+            relay,
             parties: Party::ALL.map(|party| Namespace::new(party.name())),
             directory: tempfile::Builder::new()
                 .prefix("privacy-")
@@ -214,6 +219,7 @@ impl Stage {
     pub(crate) fn config(&self, directory: &Path, changes: &[(&str, &str)]) -> String {
         let Addresses { v4, v6 } = SERVICE;
         let [cert, key] = certificate(directory, "turn.test");
+        let hook = SocketAddr::from(hook::ADDRESS);
         let scopes = r#"["mint", "read", "revoke"]"#;
         let both = |port: u16| format!(r#"["{v4}:{port}", "[{v6}]:{port}"]"#);
         let mut keys: BTreeMap<&str, String> = BTreeMap::from([
@@ -245,6 +251,11 @@ impl Stage {
                 "events.file",
                 format!("{:?}", directory.join("events.jsonl")),
             ),
+            (
+                "events.webhooks",
+                format!(r#"[{{ url = "http://{hook}/", value = "{KEY}" }}]"#),
+            ),
+            ("events.interval", r#""1s""#.to_owned()),
             ("log.level", r#""trace""#.to_owned()),
             ("log.format", r#""json""#.to_owned()),
         ]);

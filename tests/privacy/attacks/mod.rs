@@ -103,7 +103,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     },
     Attack {
         leak: "L13",
-        how: "the same: every route, good and bad requests, commands, state and runtime files (T62)",
+        how: "the same: every route, good and bad requests, commands, events, webhooks, files (T62)",
         run: outputs::interfaces,
     },
     Attack {

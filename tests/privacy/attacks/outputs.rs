@@ -13,6 +13,7 @@ use crate::collect::{self, Said};
 use crate::lab::Addresses;
 use crate::lab::search::in_text;
 use crate::loopback::client::{Client, SUCCESS};
+use crate::loopback::eventually;
 use crate::loopback::message::Received;
 use crate::loopback::plane::{V4, V6};
 use crate::report::Report;
@@ -253,11 +254,24 @@ pub(super) fn metrics(stage: &Stage) -> Report {
 /// L13
 pub(super) fn interfaces(stage: &Stage) -> Report {
     let mut report = Report::default();
+    stage.hook.taken();
     for changes in [ALL_ON.to_vec(), [&ALL_ON[..], &[ANY]].concat()] {
         let daemon = stage.serve(&changes);
         let open = play(stage, &daemon);
-        let said = collect::living(&daemon);
+        let mut said = collect::living(&daemon);
         drop(open);
+        for event in ["opened", "closed", "failures", "revoked"] {
+            eventually("an event is posted", || stage.hook.has(event));
+        }
+        for place in ["events.jsonl", "webhook"] {
+            said.push(Said {
+                place: place.to_owned(),
+                bytes: match place {
+                    "webhook" => stage.hook.taken(),
+                    file => fs::read(daemon.directory.join(file)).unwrap(),
+                },
+            });
+        }
         collect::search(&mut report, &said, &hidden());
     }
     report
