@@ -271,14 +271,8 @@ pub(crate) fn authenticate(
     }
 
     let mut found = found.unwrap_or_else(|| config.credentials.find(username));
-    let candidates = found.candidates.by_ref();
-    let fitting = fitting(
-        &config.realm,
-        message,
-        signed,
-        (username, algorithm),
-        candidates,
-    );
+    let who = (username, algorithm);
+    let fitting = fitting(&config.realm, message, signed, who, &mut found.candidates);
     let owner = Owner::new(username);
     let is_revoked = is_revoked(config, owner, &found);
     let is_for_us = is_realm && found.is_for(config.node.as_ref());
