@@ -33,7 +33,7 @@ const MODULES: [Module; 11] = [
     },
     Module {
         path: "daemon/events/webhook.rs",
-        secrets: &["mac", "secret"],
+        secrets: &["mac"],
         types: &["Webhook"],
         compares: false,
     },
