@@ -24,7 +24,19 @@ struct Module {
     compares: bool,
 }
 
-const MODULES: [Module; 8] = [
+const MODULES: [Module; 11] = [
+    Module {
+        path: "admin/api/keys.rs",
+        secrets: &["presented", "place"],
+        types: &[],
+        compares: true,
+    },
+    Module {
+        path: "daemon/events/webhook.rs",
+        secrets: &["mac"],
+        types: &["Webhook"],
+        compares: false,
+    },
     Module {
         path: "dataplane/dtls/cookie.rs",
         secrets: &["mac", "secret", "keyed"],
@@ -48,6 +60,12 @@ const MODULES: [Module; 8] = [
         secrets: &["owner", "other", "password", "0"],
         types: &["Owner", "KnownKey"],
         compares: true,
+    },
+    Module {
+        path: "turn/ban.rs",
+        secrets: &["mac", "key"],
+        types: &["Bans", "Inner"],
+        compares: false,
     },
     Module {
         path: "turn/credential/secret.rs",

@@ -104,6 +104,22 @@ pub(crate) struct Expected<'a> {
     pub(crate) claims: Option<&'a Arc<Claims>>,
 }
 
+impl Expected<'_> {
+    /// A request that was signed with the known key.
+    fn authenticated(self, algorithm: Algorithm, signature: Signature) -> Authenticated {
+        Authenticated {
+            key: self.known.key.clone(),
+            algorithm,
+            signature,
+            owner: *self.owner,
+            subject: self.subject,
+            expires: self.known.expires(),
+            claims: self.claims.map(Arc::clone),
+            voucher: self.known.voucher,
+        }
+    }
+}
+
 /// A request whose sender knows a password.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
@@ -258,16 +274,7 @@ pub(crate) fn authenticate(
             && signed.fits(message, &expected.known.key)
     });
     if let Some(expected) = as_expected {
-        return judge_nonce(Authenticated {
-            key: expected.known.key.clone(),
-            algorithm,
-            signature,
-            owner: *expected.owner,
-            subject: expected.subject,
-            expires: expected.known.expires(),
-            claims: expected.claims.map(Arc::clone),
-            voucher: expected.known.voucher,
-        });
+        return judge_nonce(expected.authenticated(algorithm, signature));
     }
 
     let mut found = found.unwrap_or_else(|| config.credentials.find(username));

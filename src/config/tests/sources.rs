@@ -135,3 +135,35 @@ fn a_variable_that_is_not_utf8_is_refused_by_name() {
     let error = load(&sources).unwrap_err();
     assert!(error.to_string().contains("TACITURN_REALM"), "{error}");
 }
+
+#[test]
+fn whatever_a_source_says_changes_its_fingerprint_and_a_comment_elsewhere_does_not() {
+    let home = tempfile::tempdir().unwrap();
+    let [file, secret] = ["taciturn.toml", "secret"].map(|name| home.path().join(name));
+    let other = home.path().join("other");
+    let path = secret.to_str().unwrap();
+    let text = format!("[auth]\nsecrets = [{{ id = 'a', file = '{path}' }}]\n");
+    std::fs::write(&file, &text).unwrap();
+    let sources = Sources {
+        file: Some(file.clone()),
+        environment: Vec::new(),
+        flags: Flags::default(),
+    };
+    let mut seen = vec![fingerprint(&sources)];
+    let mut look = |change: &dyn Fn()| {
+        change();
+        let now = fingerprint(&sources);
+        assert_eq!(now, fingerprint(&sources));
+        assert!(!seen.contains(&now), "after {} changes", seen.len() - 1);
+        seen.push(now);
+    };
+    look(&|| std::fs::write(&secret, "one").unwrap());
+    look(&|| std::fs::write(&secret, "two").unwrap());
+    look(&|| std::fs::write(&file, format!("{text}[log]\nlevel = 'warn'\n")).unwrap());
+    look(&|| std::fs::write(&file, "not TOML [").unwrap());
+    look(&|| std::fs::write(&file, "not TOML either [").unwrap());
+    look(&|| std::fs::remove_file(&file).unwrap());
+    let before = fingerprint(&sources);
+    std::fs::write(other, "nobody names this").unwrap();
+    assert_eq!(fingerprint(&sources), before);
+}

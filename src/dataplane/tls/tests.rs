@@ -500,3 +500,28 @@ fn a_certificate_says_whom_it_is_for_and_how_long() {
     assert_eq!(certificate.days_left(3_786_912_000 - 86_400), Some(1));
     assert_eq!(certificate.days_left(3_786_912_001), None);
 }
+
+#[test]
+fn other_files_are_served_once_they_are_good_and_looked_at_from_then_on() {
+    let home = Home::new();
+    let keys = home.keys(&[&["first.example"]]);
+    let names = || keys.current().first().certificate().names.clone();
+    let before = keys.files();
+
+    let missing = vec![home.files("missing")];
+    assert!(keys.take_from(missing).is_err());
+    assert_eq!(
+        (names(), keys.files()),
+        (vec!["first.example".to_owned()], before)
+    );
+
+    let second = home.write("second", &made(&["second.example"]));
+    let third = home.write("third", &made(&["third.example"]));
+    assert!(keys.take_from(vec![second.clone(), third]).unwrap());
+    assert_eq!(names(), ["second.example"]);
+    assert_eq!(keys.current().iter().count(), 2);
+    assert!(keys.take_from(vec![second]).unwrap(), "one is gone");
+    home.write("second", &made(&["renewed.example"]));
+    assert!(keys.reload().unwrap());
+    assert_eq!(names(), ["renewed.example"]);
+}
