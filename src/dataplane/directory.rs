@@ -102,7 +102,6 @@ mod tests {
     fn landing(relayed: RelayedAddr) -> Arc<Landing> {
         let client = ClientAddr::new(SocketAddr::from(([192, 0, 2, 1], 1)));
         Arc::new(Landing {
-            id: AllocationId(1),
             relayed,
             subject: Subject::from_bytes([0; 16]),
             call: None,

@@ -307,7 +307,7 @@ impl Handle {
 
     /// Ends the allocation called `id`; false if there is none. Waits while mailboxes are full.
     pub fn end(&self, id: AllocationId) -> bool {
-        let is_there = self.shared.directory.any(|landing| landing.id == id);
+        let is_there = self.shared.directory.any(|landing| landing.id() == id);
         if is_there {
             for mailbox in &self.shared.mailboxes {
                 mailbox.insist(Command::End(id));

@@ -61,7 +61,7 @@ pub(super) fn allocations(directory: &Directory, now: Tick) -> Vec<Seen> {
             return;
         }
         let seen = Seen::new(landing, now);
-        match places.entry(landing.id) {
+        match places.entry(landing.id()) {
             Entry::Vacant(place) => {
                 place.insert(all.len());
                 all.push(seen);

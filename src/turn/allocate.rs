@@ -66,7 +66,6 @@ impl Held {
         } = making;
         let call = standing.claims.as_ref().and_then(|claims| claims.call);
         Relay::new(Landing {
-            id: standing.id,
             relayed: self.relayed,
             subject: request.auth.subject,
             call: call.map(CallTag::from),

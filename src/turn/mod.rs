@@ -390,7 +390,7 @@ impl<E: Environment> Server<E> {
             for relay in &allocation.relays {
                 let published = self
                     .environment
-                    .with(relay.relayed(), |l| l.id == allocation.id);
+                    .with(relay.relayed(), |l| l.id() == allocation.id);
                 if published != Some(true) {
                     return Err("a relayed transport address has no landing, or another's");
                 }

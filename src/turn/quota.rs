@@ -59,13 +59,6 @@ pub enum Admitted {
     Full(Limit),
 }
 
-/// What one user holds.
-#[derive(Debug, Default)]
-struct Held {
-    allocations: SmallVec<[Arc<Standing>; 1]>,
-    buckets: Option<Arc<Buckets>>,
-}
-
 /// What one tenant holds.
 #[derive(Debug, Default)]
 struct Tenant {
@@ -76,7 +69,9 @@ struct Tenant {
 /// Every user's and every tenant's live allocations.
 #[derive(Debug, Default)]
 pub struct Users {
-    held: HashMap<Subject, Held, foldhash::quality::RandomState>,
+    held: HashMap<Subject, SmallVec<[Arc<Standing>; 1]>, foldhash::quality::RandomState>,
+    /// Of those who hold something. Apart, since most servers have none.
+    buckets: HashMap<Subject, Arc<Buckets>, foldhash::quality::RandomState>,
     tenants: HashMap<Label, Tenant, foldhash::quality::RandomState>,
     total: usize,
 }
@@ -109,7 +104,7 @@ impl Users {
             tenant: of,
             quotas,
         } = *applicant;
-        let held = self.held.get(&user).map(|held| &held.allocations[..]);
+        let held = self.held.get(&user).map(SmallVec::as_slice);
         let held = held.unwrap_or_default();
         let tenant_is_full = of.is_some_and(|of| is_full(self.held_by(of), quotas.tenant));
         let full = if is_full(held.len(), quotas.user) {
@@ -148,7 +143,7 @@ impl Users {
             Err(limit) => return Admitted::Full(limit),
         };
         self.count_tenant(tenant(&holding));
-        let held = &mut self.held.entry(applicant.user).or_default().allocations;
+        let held = self.held.entry(applicant.user).or_default();
         let replaced = match room {
             Room::InPlaceOf(place) => held
                 .get_mut(place)
@@ -175,16 +170,13 @@ impl Users {
         };
         // One user may hold thousands, where there is no limit: pointers are compared, since to look
         // behind each would miss the cache as often.
-        let allocations = &mut held.allocations;
-        let place = allocations
-            .iter()
-            .position(|other| Arc::ptr_eq(other, holding));
-        let Some(place) = place else {
+        let Some(place) = held.iter().position(|other| Arc::ptr_eq(other, holding)) else {
             return;
         };
-        allocations.swap_remove(place);
-        if allocations.is_empty() {
+        held.swap_remove(place);
+        if held.is_empty() {
             self.held.remove(&user);
+            self.buckets.remove(&user);
         }
         self.total -= 1;
         self.discount_tenant(tenant(holding));
@@ -217,23 +209,27 @@ impl Users {
         holding: &Standing,
         limits: &RateLimits,
     ) -> SharedBuckets {
-        let held = self.held.get_mut(&user).map(|held| &mut held.buckets);
-        let tenants = &mut self.tenants;
-        let tenant = tenant(holding)
-            .and_then(|label| tenants.get_mut(label))
-            .map(|tenant| &mut tenant.buckets);
+        let of_user = self.shared_by(user, limits.user);
+        let tenant = tenant(holding).and_then(|label| self.tenants.get_mut(label));
         SharedBuckets {
-            user: held.and_then(|buckets| set(buckets, limits.user)),
-            tenant: tenant.and_then(|buckets| set(buckets, limits.tenant)),
+            user: of_user,
+            tenant: tenant.and_then(|tenant| set(&mut tenant.buckets, limits.tenant)),
         }
+    }
+
+    fn shared_by(&mut self, user: Subject, flow: Flow) -> Option<Arc<Buckets>> {
+        let mut buckets = self.buckets.remove(&user);
+        let shared = set(&mut buckets, flow);
+        if let Some(buckets) = buckets.filter(|_| self.held.contains_key(&user)) {
+            self.buckets.insert(user, buckets);
+        }
+        shared
     }
 
     /// How many allocations `user` holds.
     #[must_use]
     pub fn held(&self, user: Subject) -> usize {
-        self.held
-            .get(&user)
-            .map_or(0, |held| held.allocations.len())
+        self.held.get(&user).map_or(0, SmallVec::len)
     }
 
     /// How many allocations are counted on `tenant`.
@@ -358,6 +354,7 @@ mod tests {
                 users.release(*user, standing);
             }
             assert_eq!((users.len(), users.tenants(), users.total()), (0, 0, 0));
+            assert!(users.buckets.is_empty());
             // A table that is nearly full grows to the next power of two.
             assert!(users.held.capacity() <= 448 && users.tenants.capacity() <= 56);
         }

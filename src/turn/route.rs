@@ -231,8 +231,6 @@ pub struct Standing {
 /// anything but a deadline changes.
 #[derive(Debug, Clone)]
 pub struct Landing {
-    /// The allocation's opaque name.
-    pub id: AllocationId,
     /// The relayed transport address it stands for.
     pub relayed: RelayedAddr,
     /// Whose allocation it is.
@@ -285,6 +283,12 @@ impl Clone for Current {
 }
 
 impl Landing {
+    /// The allocation's opaque name.
+    #[must_use]
+    pub fn id(&self) -> AllocationId {
+        self.standing.id
+    }
+
     /// Whether it is still what is found at its address.
     #[must_use]
     pub fn is_current(&self) -> bool {

@@ -190,7 +190,7 @@ fn a_range_outside_the_buffer_is_dropped() {
         .landings
         .values()
         .next()
-        .map(|landing| &landing.id)
+        .map(|landing| &landing.standing.id)
         .unwrap();
     let mut bytes = channel_data(0x4000, b"12345");
     let len = bytes.len();

@@ -296,7 +296,7 @@ impl<E: Environment> Server<E> {
             in_call: sending.in_call(),
         };
         let landing = self.environment.find(target).filter(is_tcp);
-        let id = landing.ok_or(DropReason::NoLanding)?.id;
+        let id = landing.ok_or(DropReason::NoLanding)?.id();
         let allocation = self.table.by_id(id).ok_or(DropReason::NoLanding)?;
         let relay = allocation
             .relays

@@ -120,7 +120,7 @@ impl Run {
                 let socket = house.sockets.get(&relayed);
                 sockets += usize::from(socket.is_some());
                 must(
-                    landing.id == allocation.id
+                    landing.id() == allocation.id
                         && landing.client == allocation.tuple
                         && landing.subject == subject,
                     || format!("the landing of {at} is another allocation's"),
