@@ -423,6 +423,8 @@ pub struct Api {
     pub tls: Option<ApiTls>,
     /// How often each key may ask.
     pub rate: Rate,
+    /// How often a source without a good key may try.
+    pub failures: Rate,
     /// Which other services' shapes are answered too.
     pub adapters: Vec<Adapter>,
     /// What this node is called.

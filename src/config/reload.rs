@@ -44,6 +44,7 @@ impl Settings {
             "state.dir" => state.dir,
             "admin.listen" => admin.listen,
             "api.listen" => api.listen,
+            "api.failures" => api.failures,
             "control.socket" => control.socket,
             "events.file" => events.file,
             "events.webhooks" => events.webhooks,

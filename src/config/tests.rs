@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use tempfile::TempDir;
 
 use super::*;
+use crate::admin::api::Scope;
 use crate::turn::{BindingRequests, Transport};
 
 mod hostile;
@@ -93,6 +94,17 @@ file = "/var/log/taciturn/events.jsonl"
 webhooks = [{ url = "https://backend.example.org/taciturn", value = "three" }]
 queue = 500
 interval = "5s"
+[api]
+listen = "192.0.2.1:8080"
+keys = [{ id = "backend", value = "a-key-that-nobody-guesses", scopes = ["mint", "read"] }]
+tls = { cert = "@CERT@", key = "@KEY@", client_ca = "@CERT@" }
+rate = "5/s"
+failures = "2/s"
+adapters = ["twilio", "matrix"]
+node = "a"
+nodes = [{ id = "a", urls = ["turn:a.example.org"] }, { id = "b", urls = ["turn:b.example.org"], drained = true }]
+[control]
+socket = "off"
 [log]
 format = "json"
 level = "debug"
@@ -197,6 +209,38 @@ fn plain_keys_are_taken_over() {
     );
     assert_eq!(settings.state.dir, Some(PathBuf::from("/var/lib/taciturn")));
     assert_eq!(settings.log.level, tracing::Level::DEBUG);
+}
+
+#[test]
+fn the_api_is_as_it_is_written() {
+    let settings = everything();
+    let api = &settings.api;
+    assert_eq!(api.door(), Some("192.0.2.1:8080".parse().unwrap()));
+    let [key] = api.keys.as_slice() else {
+        panic!("not one key: {api:?}")
+    };
+    let scopes = Scope::ALL.map(|scope| key.scopes().has(scope));
+    assert_eq!((key.id(), scopes), ("backend", [true, true, false]));
+    assert!(api.tls.as_ref().is_some_and(|tls| tls.clients.is_some()));
+    assert_eq!((api.rate.per_second, api.failures.burst), (5, 2));
+    assert_eq!(api.adapters, [Adapter::Twilio, Adapter::Matrix]);
+    assert_eq!(api.node, Label::new("a"));
+    assert_eq!(api.nodes.len(), 2);
+    assert!(api.nodes[1].drained && !api.nodes[0].drained);
+    assert_eq!(settings.control.socket, None);
+
+    // With neither a key nor an authority nobody could be let in.
+    let bare = load(&Sources::default()).unwrap().settings;
+    assert_eq!(bare.api.listen, Some("127.0.0.1:8080".parse().unwrap()));
+    assert_eq!(bare.api.door(), None);
+    assert!(!bare.control.is_configured);
+}
+
+/// T26
+#[test]
+fn a_key_of_the_api_is_in_no_debug_output() {
+    let settings = everything();
+    assert!(!format!("{settings:?}").contains("nobody-guesses"));
 }
 
 #[test]

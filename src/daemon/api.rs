@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::api::{Api, Door, Rules};
 use crate::admin::control::Control;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::daemon::certificates;
 use crate::daemon::control::place::{self, Laid};
 use crate::daemon::house::House;
@@ -139,13 +139,14 @@ pub(crate) async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
 
 /// What the API goes by, where the turn servers go by `config`.
 fn rules(settings: &Settings, config: &ServerConfig, handle: &dataplane::Handle) -> Rules {
-    let rate = settings.api.rate;
+    let rate = |rate: config::Rate| Rate {
+        per_second: rate.per_second,
+        burst: rate.burst,
+    };
     Rules {
         keys: settings.api.keys.clone(),
-        rate: Rate {
-            per_second: rate.per_second,
-            burst: rate.burst,
-        },
+        rate: rate(settings.api.rate),
+        failures: rate(settings.api.failures),
         credentials: config.credentials.clone(),
         max_ttl: config.max_ttl,
         ceiling: config.ceiling.clone(),

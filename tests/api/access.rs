@@ -128,6 +128,20 @@ fn a_key_that_asks_too_often_is_told_to_wait() {
     );
 }
 
+/// T25: a key that is taken out of the configuration is refused, and the one put in is not.
+#[test]
+fn keys_change_with_the_configuration() {
+    let (house, daemon) = ask::open("");
+    let status = |key| ask(&daemon, "GET", "/v1/allocations", Some(key), None).status;
+    let new = "a-new-key-that-nobody-guesses";
+    assert_eq!((status(READ), status(new)), (200, 401));
+    let config = fs::read_to_string(house.config()).unwrap();
+    house.write(&config.replace(READ, new));
+    rustix::process::kill_process(daemon.pid(), rustix::process::Signal::HUP).unwrap();
+    eventually("the new key is good", || status(new) == 200);
+    assert_eq!((status(READ), status(KEY)), (401, 200));
+}
+
 /// T26
 #[test]
 fn keys_are_in_no_argument_and_no_output_even_if_they_come_in_a_query() {

@@ -87,7 +87,9 @@ fn what_cannot_be_meant_is_refused_with_a_reason() {
     for (wanted, status, word) in [
         (json!({}), 400, "user"),
         (json!({ "user": 7 }), 400, "user"),
-        (json!([]), 400, ""),
+        (json!([]), 400, "an object"),
+        (json!(["alice", null, null]), 400, "an object"),
+        (with("limits", json!([1, 1, 1])), 400, "an object"),
         (with("usr", "x".into()), 400, "usr"),
         (with("ttl", "1h".into()), 400, "ttl"),
         (with("ttl", (-1).into()), 400, "ttl"),

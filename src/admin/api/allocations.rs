@@ -131,6 +131,7 @@ struct Usage {
 #[utoipa::path(
     get,
     path = "/v1/allocations",
+    operation_id = "list_allocations",
     tag = "allocations",
     params(Wanted),
     responses((status = 200, description = "A page of them.", body = Page)),
@@ -170,6 +171,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get,
     path = "/v1/allocations/{id}",
+    operation_id = "show_allocation",
     tag = "allocations",
     params(("id" = String, Path, description = "Its id.", pattern = "^[0-9a-f]{16}$")),
     responses(

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::allocations::subject_of;
 use super::credentials::checked;
-use super::problem::{Body, Named, Problem};
+use super::problem::{Body, Named, Problem, whole};
 use super::revocations::refused;
 use crate::admin::control::BanTarget;
 use crate::admin::{Ban, BanId};
@@ -38,6 +38,7 @@ pub(super) struct BanRequest {
     #[schema(pattern = "^[0-9a-f]{16}$")]
     pseudonym: Option<String>,
     /// Seconds until it ends by itself; without it, it does not.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1)]
     ttl: Option<u64>,
 }
@@ -103,6 +104,7 @@ pub(super) struct Banning {
 #[utoipa::path(
     post,
     path = "/v1/bans",
+    operation_id = "create_ban",
     tag = "bans",
     request_body = BanRequest,
     responses(
@@ -187,6 +189,7 @@ fn parsed(text: &str) -> Result<IpNet, Problem> {
 #[utoipa::path(
     get,
     path = "/v1/bans",
+    operation_id = "list_bans",
     tag = "bans",
     responses((status = 200, description = "Those in force.", body = Bans)),
 )]
@@ -206,6 +209,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Bans>, Problem> 
 #[utoipa::path(
     delete,
     path = "/v1/bans/{id}",
+    operation_id = "lift_ban",
     tag = "bans",
     params(("id" = String, Path, description = "Its id.", pattern = "^[0-9a-f]{16}$")),
     responses(

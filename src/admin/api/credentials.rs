@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::gate::About;
-use super::problem::{Body, Problem};
+use super::problem::{Body, Problem, object, whole};
 use super::{Api, Node, Rules};
 use crate::dataplane::sys;
 use crate::turn::credential::{
@@ -46,11 +46,13 @@ pub(super) struct CredentialRequest {
     )]
     call: Option<String>,
     /// Seconds for which it lets its holder allocate: 3600 unless given, at most `auth.max_ttl`.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1)]
     ttl: Option<u64>,
     /// With whom its allocations may exchange packets; it narrows `policy.ceiling`.
     policy: Option<WantedPolicy>,
     /// How much its holder may use; the server's own limits stay.
+    #[serde(default, deserialize_with = "object")]
     limits: Option<WantedLimits>,
     /// On whose account.
     #[schema(pattern = "^[A-Za-z0-9._-]{1,32}$", example = "north")]
@@ -62,6 +64,7 @@ pub(super) struct CredentialRequest {
     #[serde(default)]
     strict: bool,
     /// Seconds for which an allocation may be refreshed; it shortens `auth.session_max`.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
     session_max: Option<u32>,
 }
@@ -88,12 +91,15 @@ enum PolicyWord {
 #[serde(deny_unknown_fields)]
 struct WantedLimits {
     /// Allocations at a time.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
     allocations: Option<u32>,
     /// Bits a second of each allocation.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1)]
     bits: Option<u64>,
     /// Packets a second of each allocation.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1)]
     packets: Option<u64>,
 }
@@ -139,6 +145,7 @@ pub(super) struct IceServer {
 #[utoipa::path(
     post,
     path = "/v1/credentials",
+    operation_id = "create_credential",
     tag = "credentials",
     request_body = CredentialRequest,
     responses((status = 201, description = "It is minted.", body = Credential)),

@@ -44,12 +44,6 @@ use self::problem::Problem;
 /// The longest body of a request.
 const MAX_BODY: usize = 64 << 10;
 
-/// What one source that shows no good key may try: each try beyond is refused unread.
-const FAILURES: Rate = Rate {
-    per_second: 1,
-    burst: 20,
-};
-
 /// What the answers depend on and the operator may change while the daemon runs.
 #[derive(Debug)]
 pub struct Rules {
@@ -57,6 +51,8 @@ pub struct Rules {
     pub keys: Vec<ApiKey>,
     /// How often each of these may.
     pub rate: Rate,
+    /// How often a source may try that shows no good key; as it is when the first one does.
+    pub failures: Rate,
     /// What credentials are minted with.
     pub credentials: Credentials,
     /// The longest that one may live.
@@ -132,7 +128,8 @@ impl Api {
     }
 
     fn failures(&self) -> &Unvalidated {
-        self.0.failures.get_or_init(|| Unvalidated::new(FAILURES))
+        let new = || Unvalidated::new(self.rules().failures);
+        self.0.failures.get_or_init(new)
     }
 
     fn router(&self) -> Router {

@@ -2,14 +2,18 @@
 //!
 //! 400 is a request that does not fit its schema, 422 one that does and still cannot be meant.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 /// Problem details, RFC 9457.
@@ -54,7 +58,7 @@ impl Problem {
     }
 
     /// Something that only a fault of ours brings about; `what` is for the log.
-    pub(super) fn internal(what: &str, error: &dyn std::fmt::Display) -> Self {
+    pub(super) fn internal(what: &str, error: &dyn fmt::Display) -> Self {
         tracing::error!(%error, "{what}");
         let detail = "something failed here; the log says what";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
@@ -76,11 +80,44 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(value)) => Ok(Self(value)),
+        match Json::<Object<T>>::from_request(request, state).await {
+            Ok(Json(Object(value))) => Ok(Self(value)),
             Err(rejection) => Err(unread(&rejection)),
         }
     }
+}
+
+/// An object of JSON. A struct alone would be read from a list of its fields too.
+struct Object<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+/// A part of a body that is an object too, if it is there.
+pub(super) fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let object = Option::<Object<T>>::deserialize(deserializer)?;
+    Ok(object.map(|Object(value)| value))
 }
 
 fn unread(rejection: &JsonRejection) -> Problem {
@@ -89,6 +126,33 @@ fn unread(rejection: &JsonRejection) -> Problem {
         status => status,
     };
     Problem::new(status, rejection.body_text())
+}
+
+/// A whole number, which in JSON may also be written `1.0`.
+pub(super) fn whole<'de, D, N>(deserializer: D) -> Result<Option<N>, D::Error>
+where
+    D: Deserializer<'de>,
+    N: TryFrom<u64>,
+{
+    let wrong = || D::Error::custom("a whole number is wanted, neither negative nor too large");
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
+        return Ok(None);
+    };
+    let whole = number.as_u64().or_else(|| {
+        let number = number.as_f64()?;
+        // Beyond 2^53 not every number is itself.
+        let is_exact = number.fract() == 0.0 && (0.0..9.0e15).contains(&number);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it was just looked at"
+        )]
+        is_exact.then_some(number as u64)
+    });
+    // The document says int64.
+    let whole = whole.filter(|whole| i64::try_from(*whole).is_ok());
+    let whole = whole.ok_or_else(wrong)?;
+    N::try_from(whole).map(Some).map_err(|_| wrong())
 }
 
 /// What the path of a URL names.
@@ -121,6 +185,38 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
                 "the query has a parameter that is not known, is missing, stands twice or is of \
                  another kind; GET /v1/openapi.json lists them",
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    struct One {
+        #[serde(default, deserialize_with = "whole")]
+        n: Option<u32>,
+    }
+
+    #[test]
+    fn a_whole_number_may_have_a_point_and_nothing_behind_it() {
+        let read = |text: &str| serde_json::from_str::<One>(text).map(|one| one.n).ok();
+        for (text, number) in [
+            ("{}", Some(None)),
+            (r#"{"n":null}"#, Some(None)),
+            (r#"{"n":7}"#, Some(Some(7))),
+            (r#"{"n":7.0}"#, Some(Some(7))),
+            (r#"{"n":7e2}"#, Some(Some(700))),
+            (r#"{"n":7.5}"#, None),
+            (r#"{"n":-1}"#, None),
+            (r#"{"n":-1.0}"#, None),
+            (r#"{"n":4294967296}"#, None),
+            (r#"{"n":1e300}"#, None),
+            (r#"{"n":"7"}"#, None),
+            (r#"{"n":true}"#, None),
+        ] {
+            assert_eq!(read(text), number, "{text}");
         }
     }
 }

@@ -42,6 +42,7 @@ pub(super) struct Done {
 #[utoipa::path(
     delete,
     path = "/v1/credentials/{username}",
+    operation_id = "revoke_credential",
     tag = "revocations",
     params(
         ("username" = String, Path, description = "As it was minted, percent-encoded.",
@@ -74,6 +75,7 @@ pub(super) async fn credential(
 #[utoipa::path(
     delete,
     path = "/v1/users/{id}",
+    operation_id = "revoke_user",
     tag = "revocations",
     params(
         ("id" = String, Path, description = "As the platform calls them, percent-encoded.",
@@ -104,6 +106,7 @@ pub(super) async fn user(
 #[utoipa::path(
     delete,
     path = "/v1/calls/{id}",
+    operation_id = "revoke_call",
     tag = "revocations",
     params(
         ("id" = String, Path, description = "As the platform calls it, percent-encoded.",
@@ -133,6 +136,7 @@ pub(super) async fn call(
 #[utoipa::path(
     delete,
     path = "/v1/allocations/{id}",
+    operation_id = "end_allocation",
     tag = "allocations",
     params(("id" = String, Path, description = "Its id.", pattern = "^[0-9a-f]{16}$")),
     responses(

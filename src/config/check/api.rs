@@ -39,6 +39,7 @@ impl Checker<'_> {
             keys: self.api_keys(&typed.keys),
             tls: self.api_tls(&typed.tls),
             rate: self.parse(&key("rate"), parse::rate(&typed.rate), no_rate),
+            failures: self.parse(&key("failures"), parse::rate(&typed.failures), no_rate),
             adapters: self.list(&key("adapters"), &typed.adapters, adapter),
             node: match typed.node.as_str() {
                 "" => None,

@@ -4,6 +4,7 @@ use super::*;
 
 mod access;
 mod addresses;
+mod platform;
 
 /// A text of the file; the key, the value as shown, a part of the reason, a part of the remedy.
 type Case = (
@@ -16,7 +17,8 @@ type Case = (
 
 #[test]
 fn each_names_source_key_value_and_remedy() {
-    for (text, key, value, reason, remedy) in addresses::CASES.iter().chain(access::CASES) {
+    let cases = addresses::CASES.iter().chain(access::CASES);
+    for (text, key, value, reason, remedy) in cases.chain(platform::CASES) {
         let text = if ["auth =", "auth.secrets", "auth.users"]
             .iter()
             .any(|own| text.starts_with(own))

@@ -10,6 +10,7 @@ use humantime::format_duration;
 use super::facts::Facts;
 use super::warnings::stream_workers;
 use super::{Line, opens_relay_sockets, relayed_addresses};
+use crate::admin::api::ApiKey;
 use crate::config::{Alternate, Auth, Channels, LogFormat, Peers, Policy, Rate, Settings};
 use crate::daemon::reached;
 use crate::dataplane::RelayAddress;
@@ -58,6 +59,8 @@ pub(super) fn of(settings: &Settings, relays: &[RelayAddress], facts: &Facts) ->
     lines.push(("Keys", keys(settings)));
     lines.push(("Workers", workers(settings, facts)));
     lines.push(("Admin", admin(settings)));
+    lines.push(("API", api(settings)));
+    lines.push(("Control", control(settings)));
     lines.push(("Log", log(settings)));
     lines
 }
@@ -310,6 +313,31 @@ fn workers(settings: &Settings, facts: &Facts) -> String {
 fn admin(settings: &Settings) -> String {
     match settings.admin.listen {
         Some(address) => format!("http://{address}, /healthz, /readyz and /metrics"),
+        None => "off".to_owned(),
+    }
+}
+
+fn api(settings: &Settings) -> String {
+    let Some(address) = settings.api.door() else {
+        return "off: there is no key in api.keys".to_owned();
+    };
+    let ids: Vec<&str> = settings.api.keys.iter().map(ApiKey::id).collect();
+    let keys = if ids.is_empty() {
+        "a client certificate".to_owned()
+    } else {
+        format!("the keys {}", list(&ids))
+    };
+    let scheme = if settings.api.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    format!("{scheme}://{address}/v1, for {keys}")
+}
+
+fn control(settings: &Settings) -> String {
+    match &settings.control.socket {
+        Some(path) => format!("{}, for this user and root", path.display()),
         None => "off".to_owned(),
     }
 }

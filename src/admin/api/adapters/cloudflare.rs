@@ -12,13 +12,14 @@ use super::{for_user, or_a_day};
 use crate::admin::api::Api;
 use crate::admin::api::credentials::{IceServer, Minted};
 use crate::admin::api::gate::About;
-use crate::admin::api::problem::{Body, Named, Problem};
+use crate::admin::api::problem::{Body, Named, Problem, whole};
 use crate::admin::api::revocations::refused;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Generate {
     /// Seconds; 86400 unless given.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1, example = 86_400)]
     ttl: Option<u64>,
     /// Whom it is for.
@@ -52,6 +53,7 @@ fn minted(api: &Api, request: &Generate) -> Result<Minted, Problem> {
 #[utoipa::path(
     post,
     path = "/v1/turn/keys/{id}/credentials/generate-ice-servers",
+    operation_id = "cloudflare_generate_ice_servers",
     tag = "adapters",
     params(("id" = String, Path, description = "Any; it is not looked at.")),
     request_body = Generate,
@@ -75,6 +77,7 @@ pub(super) async fn generate_ice_servers(
 #[utoipa::path(
     post,
     path = "/v1/turn/keys/{id}/credentials/generate",
+    operation_id = "cloudflare_generate",
     tag = "adapters",
     params(("id" = String, Path, description = "Any; it is not looked at.")),
     request_body = Generate,
@@ -97,6 +100,7 @@ pub(super) async fn generate(
 #[utoipa::path(
     post,
     path = "/v1/turn/keys/{id}/credentials/{username}/revoke",
+    operation_id = "cloudflare_revoke",
     tag = "adapters",
     params(
         ("id" = String, Path, description = "Any; it is not looked at."),

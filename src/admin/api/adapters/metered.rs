@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{for_user, or_a_day};
 use crate::admin::api::Api;
 use crate::admin::api::gate::About;
-use crate::admin::api::problem::{Asked, Body, Problem};
+use crate::admin::api::problem::{Asked, Body, Problem, whole};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -31,6 +31,7 @@ pub(super) struct Server {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Seconds; 86400 unless given.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1)]
     expiry_in_seconds: Option<u64>,
     /// Whom it is for.
@@ -57,6 +58,7 @@ pub(super) struct Created {
 #[utoipa::path(
     get,
     path = "/api/v1/turn/credentials",
+    operation_id = "metered_credentials",
     tag = "adapters",
     params(Region),
     responses((status = 200, description = "It is minted.", body = Vec<Server>)),
@@ -79,6 +81,7 @@ pub(super) async fn credentials(
 #[utoipa::path(
     post,
     path = "/api/v1/turn/credential",
+    operation_id = "metered_credential",
     tag = "adapters",
     request_body = Wanted,
     responses((status = 200, description = "It is minted.", body = Created)),

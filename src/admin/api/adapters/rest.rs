@@ -64,6 +64,7 @@ pub(super) struct TurnServer {
 #[utoipa::path(
     get,
     path = "/turn",
+    operation_id = "rest_get",
     tag = "adapters",
     params(Wanted),
     responses((status = 200, description = "It is minted.", body = TurnServer)),
@@ -79,6 +80,7 @@ pub(super) async fn get(
 #[utoipa::path(
     post,
     path = "/turn",
+    operation_id = "rest_post",
     tag = "adapters",
     params(Wanted),
     responses((status = 200, description = "It is minted.", body = TurnServer)),
@@ -94,6 +96,7 @@ pub(super) async fn post(
 #[utoipa::path(
     get,
     path = "/_matrix/client/v3/voip/turnServer",
+    operation_id = "matrix_turn_server",
     tag = "adapters",
     params(MatrixUser),
     responses((status = 200, description = "It is minted.", body = TurnServer)),

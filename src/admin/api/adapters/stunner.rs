@@ -45,6 +45,7 @@ pub(super) struct Configuration {
 #[utoipa::path(
     get,
     path = "/ice",
+    operation_id = "stunner_ice",
     tag = "adapters",
     params(Wanted),
     responses((status = 200, description = "It is minted.", body = Configuration)),

@@ -17,7 +17,7 @@ use crate::dataplane::sys;
 pub(super) struct Tokens {
     /// Seconds; 86400 unless given.
     #[serde(rename = "Ttl")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, value_type = u64, required = false)]
     ttl: Option<u64>,
 }
 
@@ -47,6 +47,7 @@ struct OneUrl {
 #[utoipa::path(
     post,
     path = "/2010-04-01/Accounts/{sid}/Tokens.json",
+    operation_id = "twilio_tokens",
     tag = "adapters",
     params(("sid" = String, Path, description = "Any; it is answered as account_sid.")),
     request_body(content = Tokens, content_type = "application/x-www-form-urlencoded"),

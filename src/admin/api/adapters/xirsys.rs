@@ -10,7 +10,7 @@ use super::{for_user, or_a_day};
 use crate::admin::api::Api;
 use crate::admin::api::credentials::IceServer;
 use crate::admin::api::gate::About;
-use crate::admin::api::problem::{Body, Named, Problem};
+use crate::admin::api::problem::{Body, Named, Problem, whole};
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +19,7 @@ pub(super) struct Turn {
     #[serde(rename = "format")]
     _format: Option<Format>,
     /// Seconds; 86400 unless given.
+    #[serde(default, deserialize_with = "whole")]
     #[schema(minimum = 1)]
     expire: Option<u64>,
     /// Whom it is for.
@@ -53,6 +54,7 @@ struct Inner {
 #[utoipa::path(
     put,
     path = "/_turn/{channel}",
+    operation_id = "xirsys_turn",
     tag = "adapters",
     params(("channel" = String, Path, description = "Any; it is not looked at.")),
     request_body = Turn,
