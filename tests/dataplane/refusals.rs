@@ -206,11 +206,11 @@ fn what_was_refused_is_still_after_a_restart() {
     {
         let mut house = house(Setup::relay(1), Some(state.path()));
         let (mut client, _) = house.plane.party(V4);
-        let username = third.username.clone();
+        let username = &third.username;
         house.runtime.block_on(async {
             let control = &house.control;
             assert!(control.revoke_user("user-1").await.unwrap().durable);
-            assert!(control.revoke_credential(&username).await.unwrap().durable);
+            assert!(control.revoke_credential(username).await.unwrap().durable);
             let banned = control.ban(BanTarget::User("user-2".to_owned()), None);
             assert!(banned.await.unwrap().durable);
         });
