@@ -1,6 +1,11 @@
 //! The snippets in `docs/minting`: what each mints is what the server takes.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test says why it cannot go on, or why it was left out"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
