@@ -64,6 +64,12 @@ impl LongTermKey {
         Self(Material::Password(password.as_ref().into()))
     }
 
+    /// Whether it is a hash by SHA-256.
+    #[must_use]
+    pub const fn is_sha256(&self) -> bool {
+        matches!(self.0, Material::Sha256(_))
+    }
+
     /// The bytes of the key.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

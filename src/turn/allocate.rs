@@ -159,9 +159,7 @@ impl<E: Environment> Server<E> {
         let relays = relays.map(|held| held.relay(&making)).collect();
         self.open(
             Allocation {
-                id,
                 tuple: request.tuple,
-                owner: request.auth.owner,
                 known: request.auth.known(),
                 subject: applicant.user,
                 session_end: limits.session_end,
@@ -336,7 +334,7 @@ impl<E: Environment> Server<E> {
         let tuple = allocation.tuple;
         self.environment.own(allocation.tuple);
         self.events.push_back(Event::Opened {
-            id: allocation.id,
+            id: allocation.id(),
             tuple: allocation.tuple,
             subject: allocation.subject,
             claims: allocation.standing.claims.clone(),

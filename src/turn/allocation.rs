@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::proto::{AddressFamily, ChannelNumber, TransactionId};
 use crate::turn::address::{ClientAddr, FiveTuple, PeerAddr, RelayedAddr};
-use crate::turn::auth::{Expected, KnownKey, Owner};
+use crate::turn::auth::{Expected, KnownKey};
 use crate::turn::clock::{Deadline, Tick};
 use crate::turn::credential::Subject;
 use crate::turn::icmp::Told;
@@ -123,10 +123,8 @@ pub(crate) enum BindRefused {
 /// One allocation, owned by one worker.
 #[derive(Debug)]
 pub(crate) struct Allocation {
-    pub(crate) id: AllocationId,
     pub(crate) tuple: FiveTuple,
-    pub(crate) owner: Owner,
-    /// The key it was made with, and what vouched for that.
+    /// Whose it is by name, the key it was made with, and what vouched for that.
     pub(crate) known: Box<KnownKey>,
     pub(crate) subject: Subject,
     pub(crate) policy: Arc<PeerPolicy>,
@@ -136,7 +134,7 @@ pub(crate) struct Allocation {
     /// What is needed to build the success of a retransmitted Allocate anew.
     pub(crate) made_by: MadeBy,
     /// One, or one of each family.
-    pub(crate) relays: SmallVec<[Relay; 2]>,
+    pub(crate) relays: SmallVec<[Relay; 1]>,
     pub(crate) standing: Arc<Standing>,
     pub(crate) reached: Reached,
     pub(crate) told: Told,
@@ -155,6 +153,11 @@ pub(crate) struct MadeBy {
 }
 
 impl Allocation {
+    /// Its opaque name.
+    pub(crate) fn id(&self) -> AllocationId {
+        self.standing.id
+    }
+
     /// Something of every piece of memory that a packet of this client's reads, for
     /// [`look_ahead`](crate::turn::Server::look_ahead); the number itself means nothing.
     pub(crate) fn touch(&self) -> u64 {
@@ -181,7 +184,6 @@ impl Allocation {
     /// Who is expected to ask on its 5-tuple.
     pub(crate) fn expected(&self) -> Expected<'_> {
         Expected {
-            owner: &self.owner,
             subject: self.subject,
             known: &self.known,
             claims: self.standing.claims.as_ref(),
@@ -192,7 +194,7 @@ impl Allocation {
     pub(crate) fn issued(&self) -> Issued {
         let claims = self.standing.claims.as_ref();
         Issued {
-            name: self.owner.digest(),
+            name: self.known.owner().digest(),
             subject: self.subject,
             call: claims.and_then(|claims| claims.call),
             at: claims.map(|claims| claims.issued),
@@ -530,8 +532,8 @@ impl Allocation {
 
     /// Takes out the relays that have ended. If one of two lives on, it keeps the other's
     /// permissions and channels, which count against the limits and cool down there.
-    pub(crate) fn take_ended(&mut self, now: Tick) -> SmallVec<[Relay; 2]> {
-        let (mut live, ended): (SmallVec<[Relay; 2]>, SmallVec<[Relay; 2]>) = self
+    pub(crate) fn take_ended(&mut self, now: Tick) -> SmallVec<[Relay; 1]> {
+        let (mut live, ended): (SmallVec<[Relay; 1]>, SmallVec<[Relay; 1]>) = self
             .relays
             .drain(..)
             .partition(|relay| relay.until().holds(now));

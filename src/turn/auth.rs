@@ -77,14 +77,19 @@ pub(crate) enum Signature {
 /// The key that an allocation was made with. In a box, so that it is wiped where it lay.
 #[derive(Debug)]
 pub(crate) struct KnownKey {
+    owner: Owner,
     key: LongTermKey,
-    algorithm: Algorithm,
     voucher: Voucher,
     /// The end of time for a credential that does not end, so that it takes less room.
     expires: u64,
 }
 
 impl KnownKey {
+    /// The username that it belongs to.
+    pub(crate) const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
     /// What vouched for it.
     pub(crate) const fn voucher(&self) -> Voucher {
         self.voucher
@@ -98,7 +103,6 @@ impl KnownKey {
 /// Whose requests are expected on a 5-tuple, and the key that signed them so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected<'a> {
-    pub(crate) owner: &'a Owner,
     pub(crate) subject: Subject,
     pub(crate) known: &'a KnownKey,
     pub(crate) claims: Option<&'a Arc<Claims>>,
@@ -106,12 +110,11 @@ pub(crate) struct Expected<'a> {
 
 impl Expected<'_> {
     /// A request that was signed with the known key.
-    fn authenticated(self, algorithm: Algorithm, signature: Signature) -> Authenticated {
+    fn authenticated(self, signature: Signature) -> Authenticated {
         Authenticated {
             key: self.known.key.clone(),
-            algorithm,
             signature,
-            owner: *self.owner,
+            owner: self.known.owner,
             subject: self.subject,
             expires: self.known.expires(),
             claims: self.claims.map(Arc::clone),
@@ -124,7 +127,6 @@ impl Expected<'_> {
 #[derive(Debug)]
 pub(crate) struct Authenticated {
     pub(crate) key: LongTermKey,
-    algorithm: Algorithm,
     pub(crate) signature: Signature,
     pub(crate) owner: Owner,
     pub(crate) subject: Subject,
@@ -266,15 +268,16 @@ pub(crate) fn authenticate(
             Err(refused(AuthFailure::StaleNonce))
         }
     };
-    let is_comparable = |known: &KnownKey| is_realm && known.algorithm == algorithm;
+    let by_sha256 = algorithm == Algorithm::Sha256;
+    let is_comparable = |known: &KnownKey| is_realm && known.key.is_sha256() == by_sha256;
     let as_expected = expected.filter(|expected| {
         is_known
             && is_comparable(expected.known)
-            && expected.owner.is(&Owner::new(username))
+            && expected.known.owner.is(&Owner::new(username))
             && signed.fits(message, &expected.known.key)
     });
     if let Some(expected) = as_expected {
-        return judge_nonce(expected.authenticated(algorithm, signature));
+        return judge_nonce(expected.authenticated(signature));
     }
 
     let mut found = found.unwrap_or_else(|| config.credentials.find(username));
@@ -291,7 +294,6 @@ pub(crate) fn authenticate(
     }
     judge_nonce(Authenticated {
         key,
-        algorithm,
         signature,
         owner,
         subject: found.subject,
@@ -316,8 +318,8 @@ impl Authenticated {
     /// What an allocation keeps for the requests that follow.
     pub(crate) fn known(&self) -> Box<KnownKey> {
         Box::new(KnownKey {
+            owner: self.owner,
             key: self.key.clone(),
-            algorithm: self.algorithm,
             voucher: self.voucher,
             expires: self.expires.unwrap_or(u64::MAX),
         })

@@ -85,7 +85,7 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.by_tuple_mut(&request.tuple) else {
             return Ok(());
         };
-        let id = allocation.id;
+        let id = allocation.id();
         let mut opened = Ok(());
         for relay in &mut allocation.relays {
             let family = AddressFamily::of(relay.relayed().ip());

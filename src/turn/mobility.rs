@@ -64,7 +64,7 @@ impl Allocation {
     pub(crate) fn ticket(&self, key: &TicketKey, worker: WorkerId) -> Option<Vec<u8>> {
         let mobility = self.mobility.as_ref()?;
         Some(key.seal(Ticket {
-            id: self.id,
+            id: self.id(),
             worker,
             number: mobility.number,
         }))
@@ -118,7 +118,7 @@ impl<E: Environment> Server<E> {
         };
         let allocation = self.table.by_tuple(&tuple);
         let allocation = allocation.ok_or(Reject::ALLOCATION_MISMATCH)?;
-        if !allocation.owner.is(&request.auth.owner) {
+        if !allocation.known.owner().is(&request.auth.owner) {
             self.counters.auth_failed(AuthFailure::OtherUser);
             return Err(Reject::WRONG_CREDENTIALS);
         }
@@ -193,7 +193,7 @@ impl<E: Environment> Server<E> {
         self.readdress(&tuple, now);
         self.counters.moved.add(1);
         if let Some(allocation) = self.table.at(index) {
-            let id = allocation.id;
+            let id = allocation.id();
             self.events.push_back(Event::Moved { id, tuple });
         }
         Some(index)
@@ -204,7 +204,7 @@ impl<E: Environment> Server<E> {
         let Some(allocation) = self.table.by_tuple(&tuple) else {
             return false;
         };
-        let (id, current) = (allocation.id, allocation.tuple);
+        let (id, current) = (allocation.id(), allocation.tuple);
         let Some(mobility) = allocation
             .mobility
             .as_ref()

@@ -366,7 +366,7 @@ impl<E: Environment> Server<E> {
             allocation
                 .relays
                 .iter()
-                .map(|r| (allocation.id, r.relayed()))
+                .map(|r| (allocation.id(), r.relayed()))
         })
     }
 
@@ -390,7 +390,7 @@ impl<E: Environment> Server<E> {
             for relay in &allocation.relays {
                 let published = self
                     .environment
-                    .with(relay.relayed(), |l| l.id() == allocation.id);
+                    .with(relay.relayed(), |l| l.id() == allocation.id());
                 if published != Some(true) {
                     return Err("a relayed transport address has no landing, or another's");
                 }
@@ -479,7 +479,7 @@ impl<E: Environment> Server<E> {
             }
             self.environment.close_socket(relayed);
             // RFC 6062 §5.5: its data connections end with it.
-            for connection in self.connections.take_all_at(allocation.id, relayed) {
+            for connection in self.connections.take_all_at(allocation.id(), relayed) {
                 self.environment.close(connection);
             }
             self.environment.rest_port(relayed, now);
@@ -505,7 +505,7 @@ impl<E: Environment> Server<E> {
             .release(allocation.subject, &allocation.standing);
         self.count_allocations();
         self.events.push_back(Event::Closed {
-            id: allocation.id,
+            id: allocation.id(),
             transport: allocation.tuple.listener.transport(),
             reason,
             lived: now.since(allocation.standing.opened),

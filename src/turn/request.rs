@@ -171,7 +171,7 @@ impl<E: Environment> Server<E> {
             return Ok(Handled::HandOver(worker));
         }
         if let Some(allocation) = self.table.by_tuple(&request.tuple) {
-            if !allocation.owner.is(&request.auth.owner) {
+            if !allocation.known.owner().is(&request.auth.owner) {
                 self.counters.auth_failed(AuthFailure::OtherUser);
                 // RFC 8656 §5: a request by another user than the allocation's gets 441; but an
                 // Allocate on a 5-tuple in use is a mismatch, whoever asks (§7.2).

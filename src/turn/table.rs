@@ -126,7 +126,7 @@ impl AllocationTable {
 
     /// Where the allocation named `id` stands, until the table changes.
     pub(crate) fn index_of_id(&self, id: AllocationId) -> Option<u32> {
-        let is_it = |index: &u32| self.slots.get(*index).is_some_and(|a| a.id == id);
+        let is_it = |index: &u32| self.slots.get(*index).is_some_and(|a| a.id() == id);
         // Ids are random already.
         self.by_id.find(id.0, is_it).copied()
     }
@@ -161,12 +161,13 @@ impl AllocationTable {
 
     /// Takes in an allocation whose 5-tuple is free.
     pub(crate) fn insert(&mut self, allocation: Allocation) {
-        let (id, armed) = (allocation.id, allocation.armed);
+        let (id, armed) = (allocation.id(), allocation.armed);
         let index = self.slots.insert(allocation);
         self.index(index);
         let Self { slots, .. } = self;
-        self.by_id
-            .insert_unique(id.0, index, |index| slots.get(*index).map_or(0, |a| a.id.0));
+        self.by_id.insert_unique(id.0, index, |index| {
+            slots.get(*index).map_or(0, |a| a.id().0)
+        });
         self.deadlines.arm(index, None, armed);
     }
 
@@ -256,7 +257,7 @@ impl AllocationTable {
             mobility.next = next;
         }
         let is_it = |other: &u32| *other == index;
-        if let Ok(entry) = self.by_id.find_entry(allocation.id.0, is_it) {
+        if let Ok(entry) = self.by_id.find_entry(allocation.id().0, is_it) {
             entry.remove();
         }
         self.deadlines.forget(index, allocation.armed);
@@ -343,7 +344,7 @@ impl AllocationTable {
                     return Err("a client has gone to another allocation's 5-tuple");
                 }
             }
-            let by_id = self.by_id(allocation.id).map(|a| a.tuple);
+            let by_id = self.by_id(allocation.id()).map(|a| a.tuple);
             if self.index_of(&allocation.tuple) != Some(index) || by_id != Some(allocation.tuple) {
                 return Err("an index points at another allocation");
             }

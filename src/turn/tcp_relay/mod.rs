@@ -117,7 +117,7 @@ impl<E: Environment> Server<E> {
             return Err(Reject::BAD_REQUEST);
         };
         let to = PeerAddr::new(peer);
-        if self.connections.has(allocation.id, to) {
+        if self.connections.has(allocation.id(), to) {
             return Err(Reject::CONNECTION_EXISTS);
         }
         let Some(relay) = allocation.relay(AddressFamily::of(peer.ip()), now) else {
@@ -125,7 +125,7 @@ impl<E: Environment> Server<E> {
         };
         // Before a single packet is sent, so that nobody learns of a host what the policy hides.
         let kind = kind_of(self.config.judge.peer(&allocation.policy, peer))?;
-        let (id, from) = (allocation.id, relay.relayed());
+        let (id, from) = (allocation.id(), relay.relayed());
         if kind == PeerKind::Own {
             self.check_link(allocation, from, peer, now)?;
         }
@@ -212,7 +212,7 @@ impl<E: Environment> Server<E> {
         let allocation = self.table.by_id(connection.allocation)?;
         let family = AddressFamily::of(connection.relayed.ip());
         let is_live = allocation.relay(family, request.clock.now).is_some();
-        (is_live && allocation.owner.is(&request.auth.owner)).then_some(allocation)
+        (is_live && allocation.known.owner().is(&request.auth.owner)).then_some(allocation)
     }
 
     /// The other worker that has the connection which a ConnectionBind names.
