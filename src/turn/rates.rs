@@ -4,7 +4,7 @@
 //! A bucket is three numbers, read and changed in place by every worker: no lock, no clock of its
 //! own, and nothing to do while nobody takes. What goes between two allocations of this server is
 //! taken from the buckets of both. For the packets of one run a worker takes a little ahead and gives
-//! back what it did not need before the run is over ([`Lease`]), so that workers seldom meet at the
+//! back what it did not need before the run is over (`Lease`), so that workers seldom meet at the
 //! bucket of a tenant, and nothing is held by who has nothing to send.
 
 use std::sync::Arc;
