@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use taciturn::turn::Limits;
 use taciturn::turn::rates::{Flow, Pace, RateLimits};
@@ -22,6 +22,15 @@ fn of_allocation(allocation: Flow) -> Limits {
             ..RateLimits::default()
         },
         ..Limits::default()
+    }
+}
+
+/// Sets it when it goes.
+struct AtEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -51,9 +60,15 @@ fn a_flooding_allocation_gets_its_rate_and_starves_nobody() {
         assert_eq!((a.bind(0x4000, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
         let (began, ends) = (Instant::now(), AtomicBool::new(false));
         thread::scope(|scope| {
+            // Also when something below fails: the scope waits for that thread.
+            let _ends = AtEnd(&ends);
+            // Twenty times its rate, and no more than a listener's buffer takes while others run.
             scope.spawn(|| {
                 while !ends.load(Ordering::Relaxed) {
-                    flooding.send_channel(0x4000, &[9; 100]);
+                    for _ in 0..10 {
+                        flooding.send_channel(0x4000, &[9; 100]);
+                    }
+                    thread::sleep(Duration::from_millis(1));
                 }
             });
             while plane.drops(DropReason::OverRate) < 1_000 {
@@ -63,7 +78,6 @@ fn a_flooding_allocation_gets_its_rate_and_starves_nobody() {
                 a.send_channel(0x4000, &[n; 160]);
                 assert_eq!(b.receive(), Received::Data(at_a, vec![n; 160]));
             }
-            ends.store(true, Ordering::Relaxed);
         });
         assert!(plane.sum(|worker| worker.limits_reached(Limit::AllocationPackets)) > 0);
         let went = plane.packets(Path::Hairpin, Direction::In) - 200;
