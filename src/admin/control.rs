@@ -64,6 +64,9 @@ impl Refusals {
     }
 }
 
+/// For how many seconds more than `max_ttl` a credential is remembered that was taken back: ten years.
+const LONGEST: u64 = 10 * 31_557_600;
+
 /// Where the keys of address pseudonyms are found that live.
 pub struct PseudonymKeys(Box<dyn Fn() -> Vec<Pseudonymizer> + Send + Sync>);
 
@@ -173,11 +176,14 @@ impl Control {
     pub async fn revoke_credential(&self, username: &str) -> Result<Outcome, ControlError> {
         let rules = self.0.handle.rules();
         // Static users go with the configuration.
-        if rules.credentials.find(username).expires.is_none() {
-            return Err(ControlError::NoCredential);
-        }
+        let expires = rules.credentials.find(username).expires;
+        let expires = expires.ok_or(ControlError::NoCredential)?;
         let name = UsernameDigest::of(username);
-        self.revoke(vec![Revoked::Credential(name)]).await
+        // It is remembered until then, although a REST name of more than max_ttl is good only in
+        // its last hours.
+        let from = expires.saturating_sub(rules.max_ttl.as_secs());
+        self.revoke_from(vec![Revoked::Credential(name)], from)
+            .await
     }
 
     /// Takes back all that was issued so far for a user, by the platform's own id. A static user
@@ -260,7 +266,12 @@ impl Control {
     }
 
     async fn revoke(&self, revoked: Vec<Revoked>) -> Result<Outcome, ControlError> {
-        self.blocking(move |desk| desk.revoke(&revoked)).await
+        self.revoke_from(revoked, 0).await
+    }
+
+    /// The same; what lasts for `max_ttl` counts from that moment, if it is to come, and else from now.
+    async fn revoke_from(&self, revoked: Vec<Revoked>, from: u64) -> Result<Outcome, ControlError> {
+        self.blocking(move |desk| desk.revoke(&revoked, from)).await
     }
 
     /// Does what waits for workers and for the disk on a thread that may.
@@ -280,22 +291,23 @@ impl Desk {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn revoke(&self, revoked: &[Revoked]) -> Result<Outcome, ControlError> {
+    fn revoke(&self, revoked: &[Revoked], from: u64) -> Result<Outcome, ControlError> {
         let now = sys::unix_seconds();
+        let at = from.clamp(now, now.saturating_add(LONGEST));
         let max_ttl = self.handle.rules().max_ttl;
         let mut refusals = self.refusals();
         let book = &mut refusals.revocations;
         for one in revoked {
-            book.revocations.add(*one, now);
+            book.revocations.add(*one, at);
         }
         self.handle.revoke(revoked);
+        book.write(revoked, at).map_err(ControlError::NotKept)?;
         for one in revoked {
             self.events.send(&Event::Revoked {
                 at: now,
                 what: *one,
             });
         }
-        book.write(revoked, now).map_err(ControlError::NotKept)?;
         tell_untidy(book.tidy(max_ttl, now));
         Ok(Outcome {
             durable: book.is_durable(),

@@ -328,9 +328,12 @@ impl Authenticated {
     /// Why the credential is not good at this time, where credentials last for `max_ttl` at most.
     pub(crate) fn untimely(&self, clock: Clock, max_ttl: Duration) -> Option<AuthFailure> {
         let expires = self.expires?;
+        // Who says when it was issued is judged by that: it does not become good in its last hours.
+        let issued = self.claims.as_ref().map(|claims| claims.issued);
+        let since = issued.unwrap_or(clock.unix).min(clock.unix);
         if credential::expired(expires, clock.unix) {
             Some(AuthFailure::Expired)
-        } else if credential::too_long(expires, clock.unix, max_ttl) {
+        } else if credential::too_long(expires, since, max_ttl) {
             Some(AuthFailure::TooLong)
         } else {
             None

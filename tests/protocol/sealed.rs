@@ -334,6 +334,19 @@ fn a_credential_is_good_on_the_node_it_is_pinned_to_and_on_no_other() {
 }
 
 #[test]
+fn a_sealed_credential_that_lasted_too_long_does_not_become_good_in_its_last_hours() {
+    let mut world = World::new();
+    let expires = BEGIN_UNIX + 172_800 + 61;
+    let claims = world.claims("alice");
+    world.advance(100_000);
+    let mut alice = world.sealed_until(&claims, ALICE, expires);
+    assert_eq!(alice.allocate_with(&mut world, |r| r).code(), 401);
+    assert_eq!(world.failures(AuthFailure::TooLong), 1);
+    // A REST name does not say when it was issued.
+    world.client_until("bob", BOB, expires).allocate(&mut world);
+}
+
+#[test]
 fn a_credential_that_lasts_longer_than_any_may_is_refused_and_counted() {
     let mut world = World::new();
     let mut unknown = Client::new(at(ALICE), "nobody", "wrong");

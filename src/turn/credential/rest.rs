@@ -23,11 +23,11 @@ pub const fn expired(expires: u64, unix_now: u64) -> bool {
     unix_now.saturating_sub(expires) >= EXPIRY_LEEWAY
 }
 
-/// Whether a credential that ends at `expires` was minted for longer than `max_ttl`, or will have
-/// been: at `unix_now` more than that is left of it.
+/// Whether a credential that ends at `expires` was minted for longer than `max_ttl`: from `since`,
+/// when it was issued, or where it does not say, now, more than that is left of it.
 #[must_use]
-pub const fn too_long(expires: u64, unix_now: u64, max_ttl: Duration) -> bool {
-    expires.saturating_sub(unix_now) > max_ttl.as_secs().saturating_add(EXPIRY_LEEWAY)
+pub const fn too_long(expires: u64, since: u64, max_ttl: Duration) -> bool {
+    expires.saturating_sub(since) > max_ttl.as_secs().saturating_add(EXPIRY_LEEWAY)
 }
 
 /// A username taken apart. Nothing is verified.
