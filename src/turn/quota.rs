@@ -2,6 +2,7 @@
 //! buckets that the allocations of one user or tenant share. Plain data; whoever shares it brings
 //! the lock. Touched when an allocation opens or ends, never for a packet.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use super::stats::Limit;
 /// An allocation that has been silent for so long may be replaced when its user's quota is full:
 /// its client most likely came back from behind another NAT mapping.
 pub const REPLACEABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// Buckets that are never looked through for those that are nobody's.
+const LEAST_SWEPT: usize = 64;
 
 /// The most allocations at a time; none is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,20 +63,63 @@ pub enum Admitted {
     Full(Limit),
 }
 
-/// What one tenant holds.
-#[derive(Debug, Default)]
-struct Tenant {
-    count: usize,
-    buckets: Option<Arc<Buckets>>,
+/// Buckets by whose they are. They outlive what their owner holds until they are full again, so that
+/// who comes back at once finds them as they were left.
+#[derive(Debug)]
+struct Shared<K> {
+    buckets: HashMap<K, Arc<Buckets>, foldhash::quality::RandomState>,
+    /// At how many those that are full and nobody's are looked for.
+    swept_at: usize,
+}
+
+impl<K> Default for Shared<K> {
+    fn default() -> Self {
+        Self {
+            buckets: HashMap::default(),
+            swept_at: 0,
+        }
+    }
+}
+
+impl<K: Eq + Hash> Shared<K> {
+    /// The buckets of `owner` at the paces of `flow`; `holds` tells who holds anything at `now`.
+    fn of(
+        &mut self,
+        owner: K,
+        flow: Flow,
+        now: Tick,
+        holds: impl Fn(&K) -> bool,
+    ) -> Option<Arc<Buckets>> {
+        if !flow.is_limited() {
+            // Those who have them in hand are not limited by them any more either.
+            if let Some(buckets) = self.buckets.remove(&owner) {
+                buckets.set(flow);
+            }
+            return None;
+        }
+        if let Some(buckets) = self.buckets.get(&owner) {
+            buckets.set(flow);
+            return Some(Arc::clone(buckets));
+        }
+        if self.buckets.len() >= self.swept_at {
+            self.buckets
+                .retain(|owner, buckets| holds(owner) || !buckets.are_full(now));
+            self.swept_at = 2 * self.buckets.len() + LEAST_SWEPT;
+        }
+        let buckets = Arc::new(Buckets::new(flow));
+        self.buckets.insert(owner, Arc::clone(&buckets));
+        Some(buckets)
+    }
 }
 
 /// Every user's and every tenant's live allocations.
 #[derive(Debug, Default)]
 pub struct Users {
     held: HashMap<Subject, SmallVec<[Arc<Standing>; 1]>, foldhash::quality::RandomState>,
-    /// Of those who hold something. Apart, since most servers have none.
-    buckets: HashMap<Subject, Arc<Buckets>, foldhash::quality::RandomState>,
-    tenants: HashMap<Label, Tenant, foldhash::quality::RandomState>,
+    /// Apart, since most servers have none.
+    buckets: Shared<Subject>,
+    tenants: HashMap<Label, usize, foldhash::quality::RandomState>,
+    tenants_buckets: Shared<Label>,
     total: usize,
 }
 
@@ -176,7 +223,6 @@ impl Users {
         held.swap_remove(place);
         if held.is_empty() {
             self.held.remove(&user);
-            self.buckets.remove(&user);
         }
         self.total -= 1;
         self.discount_tenant(tenant(holding));
@@ -184,7 +230,7 @@ impl Users {
 
     fn count_tenant(&mut self, tenant: Option<&Label>) {
         if let Some(label) = tenant {
-            self.tenants.entry(label.clone()).or_default().count += 1;
+            *self.tenants.entry(label.clone()).or_default() += 1;
         }
     }
 
@@ -192,38 +238,34 @@ impl Users {
         let Some(label) = tenant else {
             return;
         };
-        if let Some(tenant) = self.tenants.get_mut(label) {
-            tenant.count -= 1;
-            if tenant.count == 0 {
+        if let Some(count) = self.tenants.get_mut(label) {
+            *count -= 1;
+            if *count == 0 {
                 self.tenants.remove(label);
             }
         }
     }
 
     /// The buckets that an allocation of `user` shares with others, at the rates that `limits` says
-    /// now; `holding` has been admitted and not released. One that was replaced meanwhile shares none
-    /// that did not exist, since it has ended.
+    /// now; `holding` has been admitted and not released.
     pub fn shared_buckets(
         &mut self,
         user: Subject,
         holding: &Standing,
         limits: &RateLimits,
     ) -> SharedBuckets {
-        let of_user = self.shared_by(user, limits.user);
-        let tenant = tenant(holding).and_then(|label| self.tenants.get_mut(label));
+        let (held, tenants, now) = (&self.held, &self.tenants, holding.opened);
+        let holds = |user: &Subject| held.contains_key(user);
+        let of_user = self.buckets.of(user, limits.user, now, holds);
+        let holds = |tenant: &Label| tenants.contains_key(tenant);
+        let of_tenant = tenant(holding).and_then(|label| {
+            self.tenants_buckets
+                .of(label.clone(), limits.tenant, now, holds)
+        });
         SharedBuckets {
             user: of_user,
-            tenant: tenant.and_then(|tenant| set(&mut tenant.buckets, limits.tenant)),
+            tenant: of_tenant,
         }
-    }
-
-    fn shared_by(&mut self, user: Subject, flow: Flow) -> Option<Arc<Buckets>> {
-        let mut buckets = self.buckets.remove(&user);
-        let shared = set(&mut buckets, flow);
-        if let Some(buckets) = buckets.filter(|_| self.held.contains_key(&user)) {
-            self.buckets.insert(user, buckets);
-        }
-        shared
     }
 
     /// How many allocations `user` holds.
@@ -235,7 +277,7 @@ impl Users {
     /// How many allocations are counted on `tenant`.
     #[must_use]
     pub fn held_by(&self, tenant: &Label) -> usize {
-        self.tenants.get(tenant).map_or(0, |tenant| tenant.count)
+        self.tenants.get(tenant).copied().unwrap_or(0)
     }
 
     /// How many tenants are counted on.
@@ -261,22 +303,6 @@ impl Users {
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
-}
-
-/// The buckets in `place` at the paces of `flow`.
-fn set(place: &mut Option<Arc<Buckets>>, flow: Flow) -> Option<Arc<Buckets>> {
-    if !flow.is_limited() {
-        // Those who have them in hand are not limited by them any more either.
-        if let Some(buckets) = place.take() {
-            buckets.set(flow);
-        }
-        return None;
-    }
-    match place {
-        Some(buckets) => buckets.set(flow),
-        None => *place = Some(Arc::new(Buckets::new(flow))),
-    }
-    place.clone()
 }
 
 #[cfg(test)]
@@ -354,7 +380,9 @@ mod tests {
                 users.release(*user, standing);
             }
             assert_eq!((users.len(), users.tenants(), users.total()), (0, 0, 0));
-            assert!(users.buckets.is_empty());
+            // Buckets go when there are twice as many as are anybody's, and some.
+            assert!(users.buckets.buckets.len() <= 2 * 100 + LEAST_SWEPT);
+            assert!(users.tenants_buckets.buckets.len() <= 2 * 10 + LEAST_SWEPT);
             // A table that is nearly full grows to the next power of two.
             assert!(users.held.capacity() <= 448 && users.tenants.capacity() <= 56);
         }

@@ -138,6 +138,10 @@ impl Bucket {
         self.cost.store(cost, Ordering::Relaxed);
     }
 
+    fn is_full(&self, now: Tick) -> bool {
+        self.full_at.load(Ordering::Relaxed) <= now.nanos().saturating_mul(UNITS_PER_NANO)
+    }
+
     /// Takes `n` if there are as many.
     fn take(&self, n: u64, now: Tick) -> bool {
         let cost = self.cost.load(Ordering::Relaxed);
@@ -223,6 +227,11 @@ impl Buckets {
     pub fn set(&self, flow: Flow) {
         self.bits.set(flow.bits);
         self.packets.set(flow.packets);
+    }
+
+    /// Whether nothing is missing at `now`.
+    pub(crate) fn are_full(&self, now: Tick) -> bool {
+        self.bits.is_full(now) && self.packets.is_full(now)
     }
 
     fn take(&self, packets: u32, bytes: u64, now: Tick, limits: [Limit; 2]) -> Result<(), Limit> {

@@ -1,7 +1,7 @@
 //! Rates of bits and packets: what comes too fast is dropped and counted, and nothing ends for it.
 
 use taciturn::turn::Limits;
-use taciturn::turn::credential::Label;
+use taciturn::turn::credential::{Claims, Label};
 use taciturn::turn::rates::{Flow, Pace, RateLimits};
 use taciturn::turn::stats::{Direction, DropReason, Limit, Path};
 
@@ -72,6 +72,36 @@ fn packets_over_the_rate_are_dropped_and_counted_and_the_call_goes_on() {
     let came = call.world.meters(b, Path::Hairpin, Direction::Out);
     assert_eq!(came, (50, 5_000));
     assert_eq!(call.alice.refresh(&mut call.world, None).code(), SUCCESS);
+}
+
+/// T31: neither a user's nor a tenant's rate begins anew with another allocation.
+#[test]
+fn who_comes_again_finds_the_bucket_as_it_was_left() {
+    let of_user = RateLimits {
+        user: packets(10, 20),
+        ..RateLimits::default()
+    };
+    let of_tenant = RateLimits {
+        tenant: packets(10, 20),
+        ..RateLimits::default()
+    };
+    for limits in [of_user, of_tenant] {
+        let mut world = setup(limits).world();
+        let tenant = |claims: &mut Claims| claims.tenant = Label::new("north");
+        let mut alice = world.sealed_client("alice", ALICE, tenant);
+        let mut bob = world.client("bob", BOB);
+        let b = bob.allocate(&mut world);
+        let mut went = Vec::new();
+        for _ in 0..3 {
+            let a = alice.allocate(&mut world);
+            assert_eq!(alice.permit(&mut world, &[b]), SUCCESS);
+            assert_eq!(bob.permit(&mut world, &[a]), SUCCESS);
+            went.push(arrive(&mut world, &mut alice, &bob, 30, 100));
+            assert_eq!(alice.refresh(&mut world, Some(0)).code(), SUCCESS);
+        }
+        assert_eq!(went, [20, 0, 0], "{limits:?}");
+        world.advance(1);
+    }
 }
 
 #[test]
