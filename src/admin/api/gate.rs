@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -106,16 +106,51 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next)
     let is_change = matches!(gate.scope, Some(Scope::Mint | Scope::Revoke));
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let change = is_change.then(|| Change {
+        key: caller.id,
+        method,
+        route,
+        is_told: false,
+    });
     let response = next.run(request).await;
-    if is_change {
-        let route = route.as_ref().map_or("none", MatchedPath::as_str);
-        let (key, status) = (caller.id, response.status().as_u16());
+    if let Some(mut change) = change {
+        change.tell(&response);
+    }
+    response
+}
+
+/// A request that may change something. It is told of also when nobody waits for its answer any
+/// more, since what it asked for may be done all the same.
+struct Change {
+    key: String,
+    method: Method,
+    route: Option<MatchedPath>,
+    is_told: bool,
+}
+
+impl Change {
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("none", MatchedPath::as_str)
+    }
+
+    fn tell(&mut self, response: &Response) {
+        self.is_told = true;
+        let (key, method, route) = (&self.key, &self.method, self.route());
+        let status = response.status().as_u16();
         match response.extensions().get::<About>() {
             Some(About(user)) => tracing::info!(%key, %method, route, status, %user, "API change"),
             None => tracing::info!(%key, %method, route, status, "API change"),
         }
     }
-    response
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        if !self.is_told {
+            let (key, method, route) = (&self.key, &self.method, self.route());
+            tracing::info!(%key, %method, route, "API change, unanswered");
+        }
+    }
 }
 
 fn caller(gate: &Gate, request: &Request) -> Result<Caller, Box<Response>> {
