@@ -47,6 +47,7 @@ impl Checker<'_> {
             },
             nodes: self.nodes(&typed.nodes),
         };
+        self.node_has_a_name(&api);
         if let Some(listen) = api.door()
             && !listen.ip().is_loopback()
             && api.tls.is_none()
@@ -58,6 +59,29 @@ impl Checker<'_> {
             ));
         }
         api
+    }
+
+    /// A credential that is pinned to a node is good on no other, and on none that has no name.
+    fn node_has_a_name(&mut self, api: &Api) {
+        let Some(first) = api.nodes.first() else {
+            return;
+        };
+        match &api.node {
+            None => {
+                let fault = Fault::new(
+                    "with api.nodes, credentials are pinned to one of them, and this server is none",
+                    format!("write this node's id, such as \"{}\"", first.id),
+                );
+                self.refuse(&Key::new("api", "node"), fault);
+            }
+            Some(node) if api.nodes.iter().all(|other| other.id != *node) => {
+                self.warnings.push(format!(
+                    "api.nodes does not list api.node = {node}: this server mints for the others and \
+                     takes nothing that they mint"
+                ));
+            }
+            Some(_) => {}
+        }
     }
 
     fn api_keys(&mut self, typed: &[file::ApiKey]) -> Vec<ApiKey> {
