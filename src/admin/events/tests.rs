@@ -180,7 +180,7 @@ fn a_closed_allocation_says_what_to_bill() {
         "allocation": "00000000000000ab",
         "subject": "07".repeat(16),
         "tenant": "north",
-        "call": "09".repeat(16),
+        "call": "8eebc862c9c3bac1101a9d6f1f652332",
         "transport": "tls",
         "reason": "closed",
         "opened": 1_800_000_060,
@@ -192,6 +192,15 @@ fn a_closed_allocation_says_what_to_bill() {
         },
     });
     assert_eq!(said, expected);
+}
+
+#[test]
+fn lines_of_two_parties_do_not_tell_that_they_are_in_one_call() {
+    let call = CallId::from_bytes([9; 16]);
+    let [a, b] = [1, 2].map(|n| told(call, Subject::from_bytes([n; 16])));
+    assert_ne!(a, b);
+    assert_eq!(a, told(call, Subject::from_bytes([1; 16])));
+    assert!(![a, b].contains(&call.to_string()));
 }
 
 #[test]
