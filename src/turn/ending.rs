@@ -28,8 +28,12 @@ impl<E: Environment> Server<E> {
     pub fn enforce_bans(&mut self, clock: Clock) {
         let bans = self.config.bans.clone();
         self.end_where(EndReason::Banned, clock.now, |allocation| {
-            let ip = allocation.tuple.client.expose().ip();
-            bans.cover(allocation.subject, ip, clock.unix)
+            let next = allocation.mobility.as_ref().and_then(|m| m.next);
+            let mut tuples = [Some(allocation.tuple), next].into_iter().flatten();
+            tuples.any(|tuple| {
+                let ip = tuple.client.expose().ip();
+                bans.cover(allocation.subject, ip, clock.unix)
+            })
         });
     }
 

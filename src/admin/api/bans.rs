@@ -176,7 +176,12 @@ fn parsed(text: &str) -> Result<IpNet, Problem> {
     let network = text.parse::<IpNet>().ok().or_else(address);
     let network = network.filter(|network| network.trunc() == *network);
     // A ban of everybody is a slip of the hand; `policy` and `relay` close a server.
-    let network = network.filter(|network| network.prefix_len() > 0);
+    // The mapped addresses are all of IPv4.
+    let least = |network: &IpNet| match network.addr().to_canonical() {
+        IpAddr::V4(_) if network.addr().is_ipv6() => 97,
+        IpAddr::V4(_) | IpAddr::V6(_) => 1,
+    };
+    let network = network.filter(|network| network.prefix_len() >= least(network));
     network.ok_or_else(|| {
         Problem::unprocessable(
             "network: write an address or a network such as 192.0.2.0/24, without bits outside \
