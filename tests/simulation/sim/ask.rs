@@ -33,6 +33,7 @@ impl Run {
             user: envelope.identity.user,
             username: envelope.identity.username.clone(),
             expires: envelope.identity.expires,
+            issued: envelope.identity.issued,
             entitled: self.setting.entitled(envelope.identity.claimed),
             signing,
             nonce_is_fresh: self.nonce_is_fresh(client),

@@ -26,6 +26,8 @@ pub struct Ask {
     pub user: usize,
     pub username: String,
     pub expires: u64,
+    /// When its credential was issued, if that says so.
+    pub issued: Option<u64>,
     pub entitled: Entitled,
     pub signing: Signing,
     pub nonce_is_fresh: bool,
@@ -166,7 +168,8 @@ impl Model {
         let outlives = allocation.is_some_and(|a| !a.entitled.strict)
             && (ask.method != Method::ALLOCATE || is_retransmission);
         // With a minute of leeway.
-        let too_long = ask.expires > ask.unix + MAX_TTL + 60;
+        let since = ask.issued.unwrap_or(ask.unix);
+        let too_long = ask.expires > since + MAX_TTL + 60;
         if (ask.unix >= ask.expires + 60 || too_long) && !outlives {
             must.push(401);
         }

@@ -210,7 +210,7 @@ impl Run {
             let expires = self.unix() + left;
             let identity = if self.dice.percent(50) {
                 let claimed = Claimed::draw(&mut self.dice);
-                Identity::seal(user, expires, claimed, self.dice.bytes())
+                Identity::seal(user, (self.unix(), expires), claimed, self.dice.bytes())
             } else {
                 Identity::mint(user, expires)
             };

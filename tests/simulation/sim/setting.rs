@@ -115,7 +115,7 @@ impl Claimed {
     }
 
     /// As it is sealed.
-    pub fn claims(self, user: &str) -> Claims {
+    pub fn claims(self, user: &str, issued: u64) -> Claims {
         let credentials = credentials();
         let call = self.call.and_then(|call| credentials.call(&call_id(call)));
         Claims {
@@ -124,7 +124,7 @@ impl Claimed {
             strict: self.strict,
             session_max: self.session_max.map(Duration::from_secs),
             masked: self.masked,
-            ..Claims::new(credentials.subject(user), EPOCH)
+            ..Claims::new(credentials.subject(user), issued)
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Identity {
     pub user: usize,
     pub username: String,
     pub expires: u64,
+    /// When it was issued, if it says so.
+    pub issued: Option<u64>,
     /// What the username says beyond that, if it is sealed.
     pub claimed: Option<Claimed>,
     md5: LongTermKey,
@@ -31,20 +33,31 @@ pub struct Identity {
 impl Identity {
     pub fn mint(user: usize, expires: u64) -> Rc<Self> {
         let minted = mint(&Secret::new("sim", SECRET), &user_id(user), expires).unwrap();
-        Self::new(user, expires, None, minted)
+        Self::new(user, (None, expires), None, minted)
     }
 
-    pub fn seal(user: usize, expires: u64, claimed: Claimed, nonce: [u8; 16]) -> Rc<Self> {
-        let claims = claimed.claims(&user_id(user));
+    pub fn seal(
+        user: usize,
+        (issued, expires): (u64, u64),
+        claimed: Claimed,
+        nonce: [u8; 16],
+    ) -> Rc<Self> {
+        let claims = claimed.claims(&user_id(user), issued);
         let minted = credentials().mint_sealed(&claims, expires, nonce).unwrap();
-        Self::new(user, expires, Some(claimed), minted)
+        Self::new(user, (Some(issued), expires), Some(claimed), minted)
     }
 
-    fn new(user: usize, expires: u64, claimed: Option<Claimed>, minted: Minted) -> Rc<Self> {
+    fn new(
+        user: usize,
+        (issued, expires): (Option<u64>, u64),
+        claimed: Option<Claimed>,
+        minted: Minted,
+    ) -> Rc<Self> {
         let (name, password) = (minted.username, minted.password.as_str());
         Rc::new(Self {
             user,
             expires,
+            issued,
             claimed,
             md5: LongTermKey::md5(&name, REALM, password),
             sha256: LongTermKey::sha256(&name, REALM, password),

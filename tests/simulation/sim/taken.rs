@@ -8,7 +8,7 @@ use super::judge::Ask;
 use super::model::{Allocation, Model};
 use super::plant::Plant;
 use super::run::Run;
-use super::setting::{CALLS, EPOCH, MAX_TTL, call_id, credentials};
+use super::setting::{CALLS, MAX_TTL, call_id, credentials};
 use super::speech::user_id;
 
 /// What is taken back.
@@ -33,11 +33,7 @@ impl Model {
     /// early as its life allows.
     pub fn refuses_taken(&self, ask: &Ask) -> bool {
         let is_sealed = ask.username.contains(":~");
-        let issued = if is_sealed {
-            EPOCH
-        } else {
-            ask.expires - MAX_TTL
-        };
+        let issued = ask.issued.unwrap_or(ask.expires - MAX_TTL);
         self.taken.iter().any(|(taken, at)| match taken {
             Taken::Credential(username) => *username == ask.username,
             Taken::User(user) => *user == ask.user && issued <= *at,
