@@ -114,7 +114,7 @@ pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next)
     });
     let response = next.run(request).await;
     if let Some(mut change) = change {
-        change.tell(&response);
+        change.answered(&response);
     }
     response
 }
@@ -133,7 +133,7 @@ impl Change {
         self.route.as_ref().map_or("none", MatchedPath::as_str)
     }
 
-    fn tell(&mut self, response: &Response) {
+    fn answered(&mut self, response: &Response) {
         self.is_told = true;
         let (key, method, route) = (&self.key, &self.method, self.route());
         let status = response.status().as_u16();
