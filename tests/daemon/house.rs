@@ -66,13 +66,18 @@ listen = "127.0.0.1:0"
         self.directory.path().join("taciturn.toml")
     }
 
-    /// The binary, with nothing of this test's environment.
+    /// The binary, with nothing of this test's environment, and with a control socket of its own:
+    /// the usual one belongs to one daemon of a machine.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command
             .args(arguments)
             .env_clear()
             .env("XDG_RUNTIME_DIR", self.directory.path())
+            .env(
+                "TACITURN_CONTROL__SOCKET",
+                self.directory.path().join("control.sock"),
+            )
             .stdin(Stdio::null())
             .current_dir(self.directory.path());
         command
@@ -105,9 +110,7 @@ listen = "127.0.0.1:0"
         eventually("the daemon is ready", || {
             let ended = daemon.child.try_wait().unwrap();
             assert!(ended.is_none(), "it ended: {}", daemon.stderr());
-            let log = daemon.stderr();
-            // The last line may be half a line.
-            log.contains("ready") && log.ends_with('\n')
+            daemon.says_ready()
         });
         daemon
     }
@@ -162,6 +165,15 @@ impl Daemon {
 
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8(fs::read(&self.err).unwrap()).unwrap()
+    }
+
+    /// Whether its log has the last line of a start, whole, in either format.
+    fn says_ready(&self) -> bool {
+        let log = self.stderr();
+        let (whole, _) = log.rsplit_once('\n').unwrap_or_default();
+        whole
+            .lines()
+            .any(|line| line.contains(r#""message":"ready""#) || line.ends_with(": ready"))
     }
 
     /// Where clients of this family reach it.
