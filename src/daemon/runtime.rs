@@ -4,7 +4,9 @@
 //! is told from what a living one left.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+#[cfg(any(feature = "probe", test))]
+use std::fs::TryLockError;
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -54,6 +56,7 @@ pub(crate) struct Left {
 ///
 /// # Errors
 /// When it cannot be opened; as one that is not there when nobody holds it any more.
+#[cfg(any(feature = "probe", test))]
 pub(crate) fn open(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     match file.try_lock_shared() {
