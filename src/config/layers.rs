@@ -173,6 +173,11 @@ impl Settings {
             own_sockets: configured
                 .chain(machine.listening.iter().copied())
                 .collect(),
+            own_senders: [&self.listen.udp, &self.listen.dtls, &machine.udp]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect(),
             own_addresses: machine.addresses.clone(),
             fleet: fleet.collect(),
             allow: self.policy.allow.clone(),

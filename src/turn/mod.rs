@@ -421,7 +421,7 @@ impl<E: Environment> Server<E> {
                         .with(RelayedAddr::new(source), |l| l.has_socket)
                         == Some(true)
                 }
-                Verdict::Refused(Refusal::OwnSocket) => true,
+                Verdict::Refused(Refusal::OwnSocket) => judge.is_own_sender(source),
                 Verdict::FleetRelay | Verdict::Foreign | Verdict::Refused(_) => {
                     judge.is_relay_source(source)
                 }

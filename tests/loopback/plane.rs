@@ -178,6 +178,7 @@ impl Setup {
                 ports: self.ports.clone(),
             },
             own_sockets: Vec::new(),
+            own_senders: Vec::new(),
             own_addresses: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             fleet: self.fleet.clone(),
             allow: self.allow.iter().map(|net| net.parse().unwrap()).collect(),

@@ -194,7 +194,6 @@ fn sources_that_no_client_has_are_ignored() {
         "[::]:5000",
         LISTENER_V4,
         LISTENER_V6,
-        "127.0.0.1:9641",
         "203.0.113.8:50000",
         "10.8.0.8:50000",
     ] {
@@ -205,6 +204,14 @@ fn sources_that_no_client_has_are_ignored() {
             assert_eq!(outcome, Some(DropReason::BadSource), "{source}");
         }
     }
+}
+
+#[test]
+fn a_program_of_this_machine_with_the_port_of_a_tcp_socket_is_a_client() {
+    let mut world = World::new();
+    let mut client = world.client("alice", "127.0.0.1:9641");
+    assert_eq!(binding(&mut client, &mut world).answer().code(), SUCCESS);
+    client.allocate(&mut world);
 }
 
 /// T30

@@ -191,6 +191,7 @@ impl Setup {
             own_sockets: [LISTENER_V4, LISTENER_V6, "127.0.0.1:9641"]
                 .map(at)
                 .to_vec(),
+            own_senders: [LISTENER_V4, LISTENER_V6].map(at).to_vec(),
             own_addresses: [RELAY_V4, RELAY_V6, "10.0.0.5"].map(ip).to_vec(),
             fleet: self.fleet.clone(),
             allow: nets(&self.allow),

@@ -93,6 +93,8 @@ pub struct PeerRules {
     pub relay: RelayRange,
     /// Listening, admin and API sockets; an unspecified IP stands for every own IP.
     pub own_sockets: Vec<SocketAddr>,
+    /// Those of them that send datagrams, which could come back: the UDP and DTLS listeners.
+    pub own_senders: Vec<SocketAddr>,
     /// The addresses of local interfaces.
     pub own_addresses: Vec<IpAddr>,
     /// The relays of other nodes. An entry with an own relay IP is ignored: a node's own list may contain itself.
@@ -210,6 +212,7 @@ pub struct PeerJudge {
     relay: RelayRange,
     inner: Vec<Faces>,
     sockets: Vec<SocketAddr>,
+    senders: Vec<SocketAddr>,
     own: Vec<IpAddr>,
     fleet: FleetMap,
     allow: Vec<IpNet>,
@@ -225,6 +228,7 @@ impl PeerJudge {
         let PeerRules {
             relay,
             own_sockets,
+            own_senders,
             own_addresses,
             fleet,
             allow,
@@ -234,10 +238,13 @@ impl PeerJudge {
             addresses: relay.addresses.iter().map(IpAddr::to_canonical).collect(),
             ports: relay.ports,
         };
-        let sockets: Vec<SocketAddr> = own_sockets
-            .iter()
-            .map(|socket| SocketAddr::new(socket.ip().to_canonical(), socket.port()))
-            .collect();
+        let canonical = |sockets: Vec<SocketAddr>| -> Vec<SocketAddr> {
+            let sockets = sockets.into_iter();
+            sockets
+                .map(|socket| SocketAddr::new(socket.ip().to_canonical(), socket.port()))
+                .collect()
+        };
+        let sockets = canonical(own_sockets);
         let mut own: Vec<IpAddr> = own_addresses
             .iter()
             .map(IpAddr::to_canonical)
@@ -252,6 +259,7 @@ impl PeerJudge {
             relay,
             inner: Vec::new(),
             sockets,
+            senders: canonical(own_senders),
             own,
             allow,
             deny: deny.into_iter().flat_map(embedded::both_forms).collect(),
@@ -428,14 +436,28 @@ impl PeerJudge {
         ip.is_loopback() || self.own.binary_search(&ip).is_ok()
     }
 
+    /// Whether a datagram from `source` would be one of our own, and neither a client's nor a
+    /// peer's.
+    ///
+    /// Of our listeners those alone that send datagrams: another program of this machine may well
+    /// have the port over UDP that one of ours has over TCP.
+    pub(crate) fn is_own_sender(&self, source: SocketAddr) -> bool {
+        self.is_among(&self.senders, source)
+    }
+
     fn is_own_socket(&self, peer: SocketAddr) -> bool {
-        // Behind NAT a relay IP leads to whichever local address the port is mapped to, so there the port decides.
-        self.is_own(peer.ip())
-            && self.sockets.iter().any(|socket| {
-                socket.port() == peer.port()
-                    && (socket.ip() == peer.ip()
+        self.is_among(&self.sockets, peer)
+    }
+
+    fn is_among(&self, sockets: &[SocketAddr], address: SocketAddr) -> bool {
+        let ip = address.ip();
+        self.is_own(ip)
+            && sockets.iter().any(|socket| {
+                socket.port() == address.port()
+                    && (socket.ip() == ip
                         || socket.ip().is_unspecified()
-                        || self.is_relay_ip(peer.ip()))
+                        // Behind NAT a relay IP leads to whichever local address the port is mapped to, so there the port decides.
+                        || self.is_relay_ip(ip) && socket.is_ipv4() == ip.is_ipv4())
             })
     }
 }

@@ -195,6 +195,7 @@ fn rules() -> PeerRules {
             ports: 20_000..=29_999,
         },
         own_sockets: Vec::new(),
+        own_senders: Vec::new(),
         own_addresses: vec![addr("10.0.0.5"), addr("2a00:5::5")],
         fleet: vec![
             node("198.41.7.2", Some("172.20.0.7"), 50_000..=50_999),

@@ -249,6 +249,7 @@ impl Setting {
                     ports: self.ports.clone(),
                 },
                 own_sockets: vec![SocketAddr::new(address("0.0.0.0"), LISTENING_PORT)],
+                own_senders: vec![SocketAddr::new(address("0.0.0.0"), LISTENING_PORT)],
                 own_addresses: vec![address("10.0.0.5")],
                 fleet: FLEET
                     .map(|(addr, seen_as, ports)| FleetNode {
