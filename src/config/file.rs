@@ -219,6 +219,7 @@ pub(super) struct Limits {
     pub(super) tenant_rate: String,
     pub(super) tenant_packets: String,
     pub(super) prefix_allocates: String,
+    pub(super) prefix_failures: String,
     pub(super) unvalidated: String,
 }
 
@@ -238,6 +239,7 @@ impl Default for Limits {
             tenant_rate: String::new(),
             tenant_packets: String::new(),
             prefix_allocates: String::new(),
+            prefix_failures: "20/s burst 500".to_owned(),
             unvalidated: "50/s burst 200".to_owned(),
         }
     }

@@ -77,10 +77,8 @@ impl Limits {
                 user: self.user.flow(),
                 tenant: self.tenant.flow(),
             },
-            prefix_allocates: self.prefix_allocates.map(|rate| Rate {
-                per_second: rate.per_second,
-                burst: rate.burst,
-            }),
+            prefix_allocates: self.prefix_allocates.map(told),
+            prefix_failures: self.prefix_failures.map(told),
         }
     }
 }
@@ -201,7 +199,6 @@ impl Settings {
     /// What the data plane is told.
     #[must_use]
     pub fn dataplane(&self, relays: Vec<dataplane::RelayAddress>) -> dataplane::Config {
-        let unvalidated = self.limits.unvalidated;
         dataplane::Config {
             listen: self.listen.udp.clone(),
             listen_tcp: self.listen.tcp.clone(),
@@ -217,10 +214,7 @@ impl Settings {
             stream_workers: self.workers.streams.map_or(0, usize::from),
             proxy_trusted: self.proxy_protocol.trusted.clone(),
             tls: self.tls.keys.clone(),
-            unvalidated: Rate {
-                per_second: unvalidated.per_second,
-                burst: unvalidated.burst,
-            },
+            unvalidated: told(self.limits.unvalidated),
         }
     }
 
@@ -242,5 +236,12 @@ impl From<&Peers> for PeerPolicy {
             Peers::Any => Self::Any,
             Peers::Networks(networks) => Self::Networks(networks.clone()),
         }
+    }
+}
+
+const fn told(rate: super::Rate) -> Rate {
+    Rate {
+        per_second: rate.per_second,
+        burst: rate.burst,
     }
 }

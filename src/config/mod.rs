@@ -329,6 +329,8 @@ pub struct Limits {
     pub tenant: Relaying,
     /// Allocate requests from one network, /24 or /48.
     pub prefix_allocates: Option<Rate>,
+    /// Failed authentications from one network that are answered.
+    pub prefix_failures: Option<Rate>,
     /// Replies to one source that has not proved its address.
     pub unvalidated: Rate,
 }

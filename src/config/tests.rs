@@ -71,6 +71,7 @@ user_packets = "50/s"
 tenant_rate = "10Gbit/s"
 tenant_packets = "100000000/s"
 prefix_allocates = "20/s burst 100"
+prefix_failures = "5/s"
 unvalidated = "10/s"
 [compat]
 channels = "rfc5766"
@@ -143,6 +144,11 @@ fn no_configuration_at_all_is_valid() {
         assert_eq!(relaying, Relaying::default());
     }
     assert_eq!(limits.prefix_allocates, None);
+    let rate = Rate {
+        per_second: 20,
+        burst: 500,
+    };
+    assert_eq!(limits.prefix_failures, Some(rate));
     let rate = Rate {
         per_second: 50,
         burst: 200,
@@ -328,6 +334,7 @@ fn check_limits(limits: &Limits) {
     let tenant = relaying(10_000_000_000, 100_000_000, 100_000_000);
     assert_eq!(limits.tenant, tenant);
     assert_eq!(limits.prefix_allocates.map(|rate| rate.burst), Some(100));
+    assert_eq!(limits.prefix_failures.map(|rate| rate.burst), Some(5));
     assert_eq!(limits.unvalidated.burst, 10);
 }
 

@@ -15,7 +15,7 @@ use crate::dataplane::turns::Turns;
 use crate::turn::ports::PortPool;
 use crate::turn::quota::Users;
 use crate::turn::revocation::Revoked;
-use crate::turn::unvalidated::{Newcomers, Unvalidated};
+use crate::turn::unvalidated::{Networks, Unvalidated};
 use crate::turn::{AllocationId, FiveTuple, ListenerId, RelayedAddr, ServerConfig};
 
 /// Commands that may wait for one worker; more are dropped and counted.
@@ -28,7 +28,8 @@ pub(crate) struct Shared {
     pub(crate) turns: Turns,
     pub(crate) owners: Owners,
     pub(crate) unvalidated: Unvalidated,
-    pub(crate) newcomers: Newcomers,
+    pub(crate) newcomers: Networks,
+    pub(crate) failures: Networks,
     pub(crate) mailboxes: Vec<Mailbox>,
     /// Relay IPs as clients are told them, each with the local one that it is bound to.
     pub(crate) relays: Vec<RelayAddress>,
@@ -140,7 +141,8 @@ impl Shared {
             turns: Turns::new(mailboxes.len()),
             owners: Owners::new(),
             unvalidated,
-            newcomers: Newcomers::default(),
+            newcomers: Networks::default(),
+            failures: Networks::default(),
             mailboxes,
             relays,
             stream_workers,

@@ -310,6 +310,10 @@ impl Environment for Surroundings {
         self.shared.newcomers.allow(ip, rate, now)
     }
 
+    fn allow_failure(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
+        self.shared.failures.allow(ip, rate, now)
+    }
+
     fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
         self.shared.users(|users| users.release(user, holding));
     }
@@ -357,6 +361,10 @@ impl Environment for Surroundings {
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
         self.shared.unvalidated.allow(ip, now)
+    }
+
+    fn allow_connected(&self, ip: IpAddr, now: Tick) -> bool {
+        self.shared.unvalidated.allow_connected(ip, now)
     }
 
     fn listen(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {

@@ -72,6 +72,8 @@ pub trait Environment: Landings {
     ) -> SharedBuckets;
     /// Takes one Allocate request off the budget of the network that `ip` is in.
     fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool;
+    /// Takes one failed authentication off the budget of the network that `ip` is in.
+    fn allow_failure(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool;
     /// Tells the worker that owns `id` to end it; its deadline has passed already.
     fn condemn(&mut self, worker: WorkerId, id: AllocationId);
 
@@ -96,6 +98,9 @@ pub trait Environment: Landings {
 
     /// Takes one reply to the unvalidated source `ip` off its budget.
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool;
+    /// Takes one challenge to a source that is there, and showed no credential, off the budget of
+    /// its network.
+    fn allow_connected(&self, ip: IpAddr, now: Tick) -> bool;
 
     // RFC 6062. Only a worker whose clients speak TCP or TLS is asked for these; one that has no
     // such clients leaves them as they are.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use crate::turn::Server;
+use crate::turn::address::FiveTuple;
+use crate::turn::clock::Tick;
 use crate::turn::credential::{Claims, Subject};
 use crate::turn::environment::Environment;
 use crate::turn::quota::{Applicant, Quotas};
@@ -24,6 +26,7 @@ impl<E: Environment> Server<E> {
             | Limit::TenantAllocations
             | Limit::TotalAllocations
             | Limit::PrefixAllocates
+            | Limit::PrefixFailures
             | Limit::AllocationRate
             | Limit::AllocationPackets
             | Limit::UserRate
@@ -42,6 +45,22 @@ impl<E: Environment> Server<E> {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Counts a failed authentication on the network that it comes from; whether it may be told so.
+    /// What has a credential that is good never comes here, so that nobody's calls depend on who
+    /// else fails in the same network.
+    pub(crate) fn may_fail(&self, tuple: FiveTuple, now: Tick) -> bool {
+        let ip = tuple.client.expose().ip();
+        let is_within = self
+            .config
+            .limits
+            .prefix_failures
+            .is_none_or(|rate| self.environment.allow_failure(ip, rate, now));
+        if !is_within {
+            self.counters.limited(Limit::PrefixFailures);
+        }
+        is_within
     }
 
     /// How much may go through an allocation that has been counted on `user`.

@@ -258,6 +258,9 @@ impl<E: Environment> Server<E> {
     fn reject(&mut self, request: &Request<'_>, reject: Reject) -> Handled {
         // An expired credential gets the same challenge as a wrong one.
         if reject == Reject::UNAUTHENTICATED {
+            if !self.may_fail(request.tuple, request.clock.now) {
+                return self.drop(DropReason::PrefixFailures);
+            }
             return self.send_challenge(request.tuple, &request.message, reject, request.clock);
         }
         let signed = Some((&request.auth.key, request.auth.signature));
@@ -277,8 +280,8 @@ impl<E: Environment> Server<E> {
         clock: Clock,
     ) -> Handled {
         self.counters.auth_failed(refused.failure);
-        if refused.source == Source::Unvalidated && !self.may_answer(tuple, clock) {
-            return self.drop(DropReason::Unvalidated);
+        if let Err(reason) = self.may_challenge(tuple, refused, clock) {
+            return self.drop(reason);
         }
         if refused.failure == AuthFailure::Missing && self.is_redirected(tuple, message) {
             return self.redirect(tuple, message, None);
@@ -299,14 +302,52 @@ impl<E: Environment> Server<E> {
         }
     }
 
-    /// Whether an unvalidated source may have one more reply. One with an allocation on this
-    /// 5-tuple has echoed a nonce, one on a stream a sequence number.
+    /// Takes the answer to a request that did not authenticate off one budget: that of unvalidated
+    /// sources, whom a forged packet may name; for those who are there, that of requests without a
+    /// credential, which every client begins with, or that of failures. A 438 takes nothing off
+    /// either: it is for a credential that is good.
+    fn may_challenge(
+        &self,
+        tuple: FiveTuple,
+        refused: Unauthenticated,
+        clock: Clock,
+    ) -> Result<(), DropReason> {
+        let now = clock.now;
+        if refused.source == Source::Unvalidated && !self.is_there(tuple) {
+            let is_within = self.may_answer(tuple, clock);
+            return is_within.then_some(()).ok_or(DropReason::Unvalidated);
+        }
+        match refused.failure {
+            AuthFailure::StaleNonce => Ok(()),
+            AuthFailure::Missing => {
+                let ip = tuple.client.expose().ip();
+                let is_within = self.environment.allow_connected(ip, now);
+                is_within.then_some(()).ok_or(DropReason::Unvalidated)
+            }
+            AuthFailure::Incomplete
+            | AuthFailure::Wrong
+            | AuthFailure::Revoked
+            | AuthFailure::Expired
+            | AuthFailure::TooLong
+            | AuthFailure::OtherUser => {
+                let is_within = self.may_fail(tuple, now);
+                is_within.then_some(()).ok_or(DropReason::PrefixFailures)
+            }
+        }
+    }
+
+    /// Whether a source may have one more reply that takes no credential: one with an allocation on
+    /// this 5-tuple has echoed a nonce, one on a stream a sequence number, and else it is capped.
     pub(crate) fn may_answer(&self, tuple: FiveTuple, clock: Clock) -> bool {
-        tuple.listener.transport().validates_its_source()
-            || self.table.by_tuple(&tuple).is_some()
+        self.is_there(tuple)
             || self
                 .environment
                 .allow_unvalidated(tuple.client.expose().ip(), clock.now)
+    }
+
+    /// Whether it is known that the client receives at its address.
+    fn is_there(&self, tuple: FiveTuple) -> bool {
+        tuple.listener.transport().validates_its_source() || self.table.by_tuple(&tuple).is_some()
     }
 
     fn send_challenge(

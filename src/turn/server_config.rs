@@ -39,6 +39,8 @@ pub struct Limits {
     pub rates: RateLimits,
     /// Allocate requests of one network; none is no limit.
     pub prefix_allocates: Option<Rate>,
+    /// Failed authentications of one network that are answered; none is no limit.
+    pub prefix_failures: Option<Rate>,
 }
 
 impl Default for Limits {
@@ -49,6 +51,7 @@ impl Default for Limits {
             channels: 128,
             rates: RateLimits::default(),
             prefix_allocates: None,
+            prefix_failures: None,
         }
     }
 }

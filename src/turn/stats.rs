@@ -92,8 +92,10 @@ labels! {
         BindingOff => "binding_off",
         /// A source that no client has: port 0, broadcast, multicast, or this server itself.
         BadSource => "bad_source",
-        /// An unvalidated source over its cap of replies.
+        /// An unvalidated source, or one that shows no credential, over its cap of replies.
         Unvalidated => "unvalidated",
+        /// A request that failed to authenticate, from a network over its cap of these.
+        PrefixFailures => "prefix_failures",
         /// Data on a 5-tuple without an allocation.
         NoAllocation => "no_allocation",
         /// ChannelData on a number that is not bound, or whose binding expired.
@@ -153,6 +155,8 @@ labels! {
         TotalAllocations => "total_allocations",
         /// Allocate requests of one network.
         PrefixAllocates => "prefix_allocates",
+        /// Failed authentications of one network.
+        PrefixFailures => "prefix_failures",
         /// Permissions of one allocation.
         Permissions => "permissions",
         /// Channels of one allocation.

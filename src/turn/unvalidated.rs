@@ -6,7 +6,11 @@
 //! the moment at which it would be full again, and sources whose keyed hash falls on the same
 //! bucket share it.
 //!
-//! [`Newcomers`] is a table of the second kind for those who proved it and ask for allocations.
+//! Whoever is connected proved it, and is told that it needs a credential as often as its network
+//! may be; apart from datagrams, so that forged ones take nothing off it.
+//!
+//! [`Networks`] is a table of the second kind for those who proved it and ask for allocations, or
+//! fail to authenticate.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -18,6 +22,8 @@ use super::clock::Tick;
 const BUCKETS: usize = 1 << 16;
 /// How many times its addresses' budget a whole network has.
 const NETWORK_SHARE: u64 = 20;
+/// Tells the key of a network's connected clients from that of its datagrams.
+const CONNECTED: u128 = 1 << 126;
 
 /// A rate with a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,21 @@ impl Unvalidated {
             )
     }
 
+    /// Takes one challenge to a source that is there off the budget of its network for these, which
+    /// is as large as that for datagrams. It has no budget of its own: a whole office may connect
+    /// from one address, and nothing that is dropped on a connection is sent again.
+    #[must_use]
+    pub fn allow_connected(&self, ip: IpAddr, now: Tick) -> bool {
+        if self.rate.per_second == 0 {
+            return false;
+        }
+        let (_, network) = keys(ip);
+        let spacing = 1_000_000_000 / u64::from(self.rate.per_second);
+        let span = spacing.saturating_mul(u64::from(self.rate.burst.max(1)));
+        let bucket = self.bucket(&self.networks, network | CONNECTED);
+        take(bucket, spacing / NETWORK_SHARE, span, now)
+    }
+
     fn bucket<'t>(&self, table: &'t [AtomicU64], key: u128) -> &'t AtomicU64 {
         #[expect(
             clippy::cast_possible_truncation,
@@ -79,16 +100,16 @@ impl Unvalidated {
     }
 }
 
-/// The cap on Allocate requests of one network (/24, /48 for IPv6), shared by all workers. The table
-/// is there from the first such request on that is capped, and no larger ever after.
+/// A cap on what one network (/24, /48 for IPv6) may do, shared by all workers. The table is there
+/// from the first time on that something is capped, and no larger ever after.
 #[derive(Debug, Default)]
-pub struct Newcomers {
+pub struct Networks {
     hasher: foldhash::quality::RandomState,
     networks: OnceLock<Box<[AtomicU64]>>,
 }
 
-impl Newcomers {
-    /// Takes one request off the budget of the network that `ip` is in; false when it is spent.
+impl Networks {
+    /// Takes one off the budget of the network that `ip` is in; false when it is spent.
     #[must_use]
     pub fn allow(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
         if rate.per_second == 0 {
@@ -183,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_network_may_ask_for_so_many_allocations_and_others_for_theirs() {
-        let newcomers = Newcomers::default();
+        let newcomers = Networks::default();
         let rate = Rate {
             per_second: 5,
             burst: 20,
@@ -197,6 +218,29 @@ mod tests {
         let site = |n: u128| IpAddr::from((0x2001_0db8_0007_u128 << 80 | n << 64).to_be_bytes());
         let of_a_site = (0..100).filter(|n| newcomers.allow(site(*n), rate, second(101)));
         assert_eq!(of_a_site.count(), 20);
+    }
+
+    /// T29: an office behind one address gets in, and datagrams with its address take nothing off that.
+    #[test]
+    fn who_is_connected_shares_a_budget_with_its_network_alone() {
+        let table = Unvalidated::new(RATE);
+        let office = IpAddr::from([192, 0, 2, 1]);
+        allowed(&table, office, second(100));
+        for host in 0..=255 {
+            allowed(&table, IpAddr::from([192, 0, 2, host]), second(100));
+        }
+        let connected = |ip, now| {
+            let all = 0..10_000;
+            all.take_while(|_| table.allow_connected(ip, now)).count()
+        };
+        assert_eq!(connected(office, second(100)), 4_000);
+        assert_eq!(connected(IpAddr::from([192, 0, 2, 9]), second(100)), 0);
+        assert_eq!(connected(IpAddr::from([192, 0, 3, 1]), second(100)), 4_000);
+        assert_eq!(connected(office, second(101)), 1_000);
+        assert_eq!(
+            allowed(&table, IpAddr::from([192, 0, 9, 1]), second(101)),
+            200
+        );
     }
 
     #[test]

@@ -2,12 +2,12 @@
 //! allocation, and how many allocations a network may ask for.
 
 use taciturn::proto::{Method, ReservationToken};
-use taciturn::turn::Limits;
-use taciturn::turn::credential::Label;
+use taciturn::turn::credential::{Claims, Label};
 use taciturn::turn::policy::PeerPolicy;
 use taciturn::turn::quota::Quotas;
-use taciturn::turn::stats::Limit;
+use taciturn::turn::stats::{DropReason, Limit};
 use taciturn::turn::unvalidated::Rate;
+use taciturn::turn::{Limits, ListenerId, NONCE_LIFETIME, Transport};
 
 use crate::world::call::{ALICE, BOB, Call};
 use crate::world::client::{Client, SUCCESS};
@@ -257,6 +257,153 @@ fn failed_authentications_take_no_allocations_from_a_network() {
     let mut right = world.client("alice", ALICE);
     assert_eq!(allocate(&mut world, &mut right), SUCCESS);
     assert_eq!(world.limited(Limit::PrefixAllocates), 0);
+}
+
+fn over_tcp(mut client: Client) -> Client {
+    client.tuple.listener = ListenerId::new(Transport::Tcp, 0);
+    client
+}
+
+fn with_failure_limit(per_second: u32, burst: u32) -> World {
+    Setup {
+        limits: Limits {
+            prefix_failures: Some(Rate { per_second, burst }),
+            ..Limits::default()
+        },
+        ..Setup::default()
+    }
+    .world()
+}
+
+/// What becomes of each of these: the code of an answer, or why there is none.
+fn outcome(world: &mut World, client: &mut Client) -> Result<u16, DropReason> {
+    let request = client.build(Method::ALLOCATE);
+    let bytes = client.sign(request);
+    told(world.send(client, &bytes))
+}
+
+fn told(outcome: Outcome) -> Result<u16, DropReason> {
+    match outcome.dropped() {
+        Some(reason) => Err(reason),
+        None => Ok(outcome.answer().code()),
+    }
+}
+
+/// T28: whoever guesses passwords from addresses that it has is told so as often as its network may
+/// be, by whatever it fails, and then nothing.
+#[test]
+fn a_network_is_told_of_so_many_failed_authentications() {
+    let mut world = with_failure_limit(2, 6);
+    let early = |claims: &mut Claims| claims.issued -= 864_000;
+    let mut failing: Vec<Client> = vec![
+        world.client("alice", "198.51.100.1:1"),
+        world.sealed_client("bob", "198.51.100.2:1", |claims| {
+            claims.audience = Label::new("elsewhere");
+        }),
+        world.sealed_client("carol", "198.51.100.3:1", early),
+    ];
+    failing[0].password = "guessed".to_owned();
+    for client in &mut failing {
+        client.fetch_nonce(&mut world);
+    }
+    let mut outcomes = Vec::new();
+    for n in 0..30 {
+        outcomes.push(outcome(&mut world, &mut failing[n % 3]));
+    }
+    assert_eq!(outcomes[..6], [Ok(401); 6]);
+    assert_eq!(outcomes[6..], [Err(DropReason::PrefixFailures); 24]);
+    assert_eq!(world.drops(DropReason::PrefixFailures), 24);
+    assert_eq!(world.limited(Limit::PrefixFailures), 24);
+    assert_eq!(world.drops(DropReason::Unvalidated), 0);
+
+    // Another network has its own, and this one what comes back.
+    let mut other = failing[0].moved("198.51.101.1:1");
+    other.nonce = None;
+    other.fetch_nonce(&mut world);
+    assert_eq!(outcome(&mut world, &mut other), Ok(401));
+    world.advance(1);
+    let again: Vec<_> = (0..4)
+        .map(|_| outcome(&mut world, &mut failing[0]))
+        .collect();
+    let silence = Err(DropReason::PrefixFailures);
+    assert_eq!(again, [Ok(401), Ok(401), silence, silence]);
+}
+
+/// An office behind one address: whatever fails there, its other clients come in as if nothing did,
+/// and take nothing off the budget of failures.
+#[test]
+fn five_hundred_good_clients_of_one_network_never_notice_failures() {
+    let mut world = with_failure_limit(1, 1);
+    let office = |user: &str, n: u16| (user.to_owned(), format!("198.51.100.7:{}", 2_000 + n));
+    let mut wrong = world.client("mallory", "198.51.100.7:1");
+    wrong.password = "guessed".to_owned();
+    wrong.fetch_nonce(&mut world);
+    assert_eq!(outcome(&mut world, &mut wrong), Ok(401));
+    for n in 0..500 {
+        // What one address is answered without a credential is another budget: it holds 200, and
+        // fifty come back each second, for which clients on UDP ask again.
+        if n % 50 == 49 {
+            world.advance(1);
+            assert_eq!(outcome(&mut world, &mut wrong), Ok(401), "after {n}");
+        }
+        let silence = Err(DropReason::PrefixFailures);
+        assert_eq!(outcome(&mut world, &mut wrong), silence, "after {n}");
+        let (user, at) = office(&format!("user-{n}"), n);
+        let mut client = world.client(&user, &at);
+        assert_eq!(allocate(&mut world, &mut client), SUCCESS, "{user}");
+    }
+    assert_eq!(world.drops(DropReason::Unvalidated), 0);
+    assert_eq!(world.allocations(), 500);
+}
+
+/// A stale nonce is no failure: whoever comes back with a good credential is told to take another.
+#[test]
+fn a_stale_nonce_takes_nothing_off_a_networks_failures() {
+    let mut world = with_failure_limit(1, 1);
+    let mut alice = over_tcp(world.client("alice", ALICE));
+    alice.fetch_nonce(&mut world);
+    world.advance(NONCE_LIFETIME);
+    for _ in 0..5 {
+        assert_eq!(outcome(&mut world, &mut alice), Ok(438));
+    }
+    let mut wrong = world.client("mallory", "198.51.100.8:1");
+    wrong.password = "guessed".to_owned();
+    wrong.fetch_nonce(&mut world);
+    assert_eq!(outcome(&mut world, &mut wrong), Ok(401));
+}
+
+/// On a connection, where nothing that is dropped is sent again, each client of a network is told
+/// that it needs a credential, and none without end.
+#[test]
+fn connected_clients_are_challenged_as_often_as_their_network_may_be() {
+    let mut world = Setup {
+        unvalidated: Rate {
+            per_second: 1,
+            burst: 5,
+        },
+        ..Setup::default()
+    }
+    .world();
+    let mut ask = |addr: &str, transport: Transport| {
+        let mut client = world.client("alice", addr);
+        client.tuple.listener = ListenerId::new(transport, 0);
+        let bytes = client.build(Method::ALLOCATE).bytes();
+        told(world.send(&client, &bytes))
+    };
+    // Datagrams, which may be forged, take nothing off what is for connections.
+    let silence = Err(DropReason::Unvalidated);
+    for host in 0..100 {
+        for n in 0..6 {
+            let told = ask(&format!("198.51.100.{host}:9"), Transport::Udp);
+            assert_eq!(told == Ok(401), host < 20 && n < 5, "{host} {n}");
+        }
+    }
+    for n in 0..100 {
+        let addr = format!("198.51.100.7:{}", 1 + n);
+        assert_eq!(ask(&addr, Transport::Tcp), Ok(401), "{n}");
+    }
+    assert_eq!(ask("198.51.100.8:1", Transport::Tls), silence);
+    assert_eq!(ask("198.51.101.8:1", Transport::Tls), Ok(401));
 }
 
 /// T27 and T28: a million sources that ask without a credential or with garbage for a signature

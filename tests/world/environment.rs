@@ -18,7 +18,7 @@ use taciturn::turn::quota::{Admitted, Applicant, Users};
 use taciturn::turn::rates::{RateLimits, SharedBuckets};
 use taciturn::turn::route::{Landing, Landings, PeerKind, Standing};
 use taciturn::turn::stats::Limit;
-use taciturn::turn::unvalidated::{Newcomers, Rate, Unvalidated};
+use taciturn::turn::unvalidated::{Networks, Rate, Unvalidated};
 use taciturn::turn::{
     AllocationId, Environment, FiveTuple, Forward, Head, ListenerId, PeerAddr, RelayedAddr, Server,
     SocketRefused, Tick, WorkerId,
@@ -43,7 +43,8 @@ pub struct House {
     pub ports: PortPool,
     pub users: Users,
     pub unvalidated: Unvalidated,
-    pub newcomers: Newcomers,
+    pub newcomers: Networks,
+    pub failures: Networks,
     /// Ports that "another process" holds.
     pub taken: HashSet<u16>,
     /// Whether the kernel has no descriptors left.
@@ -75,7 +76,8 @@ impl House {
             ports: PortPool::new(addresses, ports, Duration::from_secs(60), rng),
             users: Users::default(),
             unvalidated: Unvalidated::new(unvalidated),
-            newcomers: Newcomers::default(),
+            newcomers: Networks::default(),
+            failures: Networks::default(),
             taken: HashSet::new(),
             exhausted: false,
             workers: 1,
@@ -161,6 +163,10 @@ impl Environment for Room {
         self.house.borrow().newcomers.allow(ip, rate, now)
     }
 
+    fn allow_failure(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
+        self.house.borrow().failures.allow(ip, rate, now)
+    }
+
     fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
         self.house.borrow_mut().users.release(user, holding);
     }
@@ -197,6 +203,10 @@ impl Environment for Room {
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
         self.house.borrow().unvalidated.allow(ip, now)
+    }
+
+    fn allow_connected(&self, ip: IpAddr, now: Tick) -> bool {
+        self.house.borrow().unvalidated.allow_connected(ip, now)
     }
 
     fn listen(&mut self, relayed: RelayedAddr, id: AllocationId) -> Result<(), SocketRefused> {

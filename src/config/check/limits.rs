@@ -46,6 +46,7 @@ impl Checker<'_> {
                 packets: self.packets("tenant_packets", &typed.tenant_packets),
             },
             prefix_allocates: self.some("prefix_allocates", &typed.prefix_allocates, parse::rate),
+            prefix_failures: self.some("prefix_failures", &typed.prefix_failures, parse::rate),
             unvalidated: self.parse(&key("unvalidated"), rate, no_rate),
         }
     }

@@ -49,7 +49,7 @@ pub struct Verdict {
     pub must: Vec<u16>,
     /// These may come instead of success.
     pub may: Vec<u16>,
-    /// Whether an unvalidated source's budget may have run out.
+    /// Whether a budget may have run out: of a source, or of its network.
     pub may_drop: bool,
 }
 
@@ -134,7 +134,11 @@ impl Ask {
 impl Model {
     pub fn judge(&self, ask: &Ask, kernel: &Kernel) -> Verdict {
         let mut verdict = Verdict::default();
-        let Verdict { must, may, .. } = &mut verdict;
+        let Verdict {
+            must,
+            may,
+            may_drop,
+        } = &mut verdict;
         let is_taken = self.refuses_taken(ask);
         match ask.signing {
             Signing::None => must.push(401),
@@ -151,7 +155,9 @@ impl Model {
             let validated = is_judged && ask.nonce_is_fresh;
             // A connection has validated its source by itself.
             let may_lie = ask.tuple.listener.transport() == Transport::Udp;
-            verdict.may_drop = self.setting.tight && !validated && may_lie;
+            // A stale nonce is no failure; for the rest networks have budgets of their own.
+            let is_capped = !validated && may_lie || *must != [438];
+            *may_drop = self.setting.tight && is_capped;
             return verdict;
         }
         let allocation = self.live_on(ask.tuple, ask.now);
@@ -172,6 +178,7 @@ impl Model {
         let too_long = ask.expires > since + MAX_TTL + 60;
         if (ask.unix >= ask.expires + 60 || too_long) && !outlives {
             must.push(401);
+            *may_drop = self.setting.tight;
         }
         if ask.says.iter().any(|say| matches!(say, Say::Unknown)) {
             must.push(420);

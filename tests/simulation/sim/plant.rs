@@ -270,6 +270,10 @@ impl Environment for Planted {
         self.room.allow_newcomer(ip, rate, now)
     }
 
+    fn allow_failure(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
+        self.room.allow_failure(ip, rate, now)
+    }
+
     fn release(&mut self, user: Subject, holding: &Arc<Standing>) {
         self.room.release(user, holding);
     }
@@ -300,5 +304,9 @@ impl Environment for Planted {
 
     fn allow_unvalidated(&self, ip: IpAddr, now: Tick) -> bool {
         self.room.allow_unvalidated(ip, now)
+    }
+
+    fn allow_connected(&self, ip: IpAddr, now: Tick) -> bool {
+        self.room.allow_connected(ip, now)
     }
 }

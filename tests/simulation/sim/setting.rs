@@ -298,6 +298,10 @@ impl Setting {
                 ..RateLimits::default()
             },
             prefix_allocates: None,
+            prefix_failures: self.tight.then_some(Rate {
+                per_second: 1,
+                burst: 2,
+            }),
         }
     }
 

@@ -396,6 +396,13 @@ pub(super) const CASES: &[Case] = &[
         "out of range",
         "1 to 1000000",
     ),
+    (
+        "limits.prefix_failures = '20'",
+        "limits.prefix_failures",
+        Some("\"20\""),
+        "not a rate",
+        "1 to 1000000",
+    ),
     ("events = 'x'", "events", None, "a text", "a table of keys"),
     (
         "events.file = \"a\\nb\"",
