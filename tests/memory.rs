@@ -81,6 +81,8 @@ fn ten_thousand_idle_allocations_take_less_than_a_kilobyte_each() {
     let (heap, resident) = (LIVE.load(Ordering::Relaxed), resident());
     for user in 1..=ALLOCATIONS {
         last = open(&plane, user, Some(last));
+        // What waits to be read is no part of an allocation.
+        plane.records(10);
     }
     let each = (LIVE.load(Ordering::Relaxed) - heap) / ALLOCATIONS;
     let resident = (self::resident() - resident) / ALLOCATIONS;

@@ -340,7 +340,7 @@ impl Scrape<'_> {
         early.with_label_values(&none).inc_by(counts.taken_early);
         let lost = self.counter(
             "taciturn_journal_lost_total",
-            "Log records of allocations lost because the log was too slow.",
+            "Moves of allocations not told of because the log was too slow; openings and ends are.",
             &[],
         )?;
         lost.with_label_values(&none)

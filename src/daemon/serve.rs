@@ -8,7 +8,6 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing::field::DisplayValue;
 
 use crate::admin::control::{Control, PseudonymKeys, Refusals};
@@ -23,7 +22,7 @@ use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::reload::Reload;
 use crate::daemon::runtime::Left;
 use crate::daemon::{announce, api, certificates, keys, log, print, runtime};
-use crate::dataplane::{self, Dataplane, Record, sys};
+use crate::dataplane::{self, Dataplane, Record, Records, sys};
 use crate::turn::credential::{Secret, SecretsRing};
 use crate::turn::stats::Direction;
 use crate::turn::{BreakGlass, FiveTuple};
@@ -141,7 +140,10 @@ async fn finish(outlets: Outlets, records: u64) -> anyhow::Result<()> {
     let told = tokio::task::spawn_blocking(move || outlets.finish());
     told.await.context("events ended in a panic")?;
     if records > 0 {
-        tracing::warn!(records, "the log was too slow for some records");
+        tracing::warn!(
+            records,
+            "the log was too slow for some moves of allocations"
+        );
     }
     tracing::info!("stopped");
     Ok(())
@@ -299,7 +301,7 @@ impl Telling {
 
 /// Writes down what happens to allocations, and tells of it, until no worker is left.
 async fn write_journal(
-    mut records: mpsc::Receiver<Record>,
+    mut records: Records,
     pseudonyms: Arc<Mutex<Pseudonyms>>,
     glass: Option<BreakGlass>,
     mut telling: Telling,

@@ -1,10 +1,11 @@
-//! What happened to allocations, on its way from workers to whoever logs it: bounded, and never
-//! waited for. A closed allocation is told of only once no worker can still be adding to its
-//! totals.
+//! What happened to allocations, on its way from workers to whoever logs it and bills from it:
+//! never waited for, and what opened and closed never lost. It is bounded by what workers do then:
+//! while very much waits to be read nobody allocates, so that no more is to come than the end of
+//! what lives. A closed allocation is told of only once no worker can still be adding to its totals.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,8 +16,11 @@ use crate::turn::route::Standing;
 use crate::turn::stats::{Direction, Meters, Path};
 use crate::turn::{AllocationId, EndReason, Event, FiveTuple, Transport};
 
-/// Records that may wait; more are lost, and counted.
-const WAITING: usize = 4_096;
+/// Records that may wait before moves are lost, and counted: a client may move as often as it likes,
+/// and nothing is billed by it.
+const MOVES: usize = 4_096;
+/// Records that may wait before no more allocations are made: some 10 MB.
+const ENOUGH: usize = 65_536;
 
 /// What the journal tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,34 +95,86 @@ impl Totals {
     }
 }
 
+/// How much waits to be read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    /// Whether so much waits that no allocation may be made.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= ENOUGH
+    }
+
+    fn len(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The writing end; each worker has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
-    sender: mpsc::Sender<Record>,
+    sender: mpsc::UnboundedSender<Record>,
+    backlog: Backlog,
     lost: Arc<AtomicU64>,
 }
 
+/// The reading end.
+#[derive(Debug)]
+pub struct Records {
+    receiver: mpsc::UnboundedReceiver<Record>,
+    backlog: Backlog,
+}
+
 impl Journal {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Record>) {
-        let (sender, receiver) = mpsc::channel(WAITING);
-        (
-            Self {
-                sender,
-                lost: Arc::default(),
-            },
-            receiver,
-        )
+    pub(crate) fn new() -> (Self, Records) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let backlog = Backlog::default();
+        let journal = Self {
+            sender,
+            backlog: backlog.clone(),
+            lost: Arc::default(),
+        };
+        (journal, Records { receiver, backlog })
     }
 
     fn write(&self, record: Record) {
-        if self.sender.try_send(record).is_err() {
+        let may_go = matches!(record, Record::Moved { .. }) && self.backlog.len() >= MOVES;
+        self.backlog.0.fetch_add(1, Ordering::Relaxed);
+        if may_go || self.sender.send(record).is_err() {
+            self.backlog.0.fetch_sub(1, Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// How much waits.
+    pub(crate) fn backlog(&self) -> Backlog {
+        self.backlog.clone()
     }
 
     /// How many records were lost because nobody read them in time.
     pub(crate) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
+    }
+}
+
+impl Records {
+    /// The next record; none when no worker is left.
+    pub async fn recv(&mut self) -> Option<Record> {
+        let record = self.receiver.recv().await;
+        self.taken(record)
+    }
+
+    /// The next record, if one waits.
+    pub fn try_recv(&mut self) -> Option<Record> {
+        let record = self.receiver.try_recv().ok();
+        self.taken(record)
+    }
+
+    fn taken(&self, record: Option<Record>) -> Option<Record> {
+        if record.is_some() {
+            self.backlog.0.fetch_sub(1, Ordering::Relaxed);
+        }
+        record
     }
 }
 
@@ -193,13 +249,6 @@ impl Retiring {
             }
         }
     }
-
-    /// Writes down everything, because the worker stops.
-    pub(crate) fn release_all(&mut self, journal: &Journal) {
-        for (_, closed) in self.0.drain(..) {
-            journal.write(closed.record());
-        }
-    }
 }
 
 impl Closed {
@@ -213,5 +262,60 @@ impl Closed {
             claims: self.standing.claims.clone(),
             totals: Totals::of_meters(&self.standing.meters),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::{ClientAddr, ListenerId};
+
+    fn tuple() -> FiveTuple {
+        FiveTuple {
+            client: ClientAddr::new("192.0.2.1:1".parse().unwrap()),
+            listener: ListenerId::new(Transport::Udp, 0),
+        }
+    }
+
+    fn opened(id: u64) -> Record {
+        Record::Opened {
+            id: AllocationId(id),
+            tuple: tuple(),
+            subject: Subject::from_bytes([7; 16]),
+            claims: None,
+        }
+    }
+
+    #[test]
+    fn moves_are_lost_before_anything_that_is_billed_by() {
+        let (journal, mut records) = Journal::new();
+        let moved = |id| Record::Moved {
+            id: AllocationId(id),
+            tuple: tuple(),
+        };
+        let (moves, all) = (MOVES as u64, ENOUGH as u64);
+        (0..moves + 5).for_each(|id| journal.write(moved(id)));
+        assert_eq!(journal.lost().load(Ordering::Relaxed), 5);
+        (0..all).for_each(|id| journal.write(opened(id)));
+        assert_eq!(journal.lost().load(Ordering::Relaxed), 5);
+        assert!(journal.backlog().is_full());
+        for id in 0..moves {
+            assert_eq!(records.try_recv(), Some(moved(id)));
+        }
+        for id in 0..all {
+            assert_eq!(journal.backlog().is_full(), id == 0);
+            assert_eq!(records.try_recv(), Some(opened(id)));
+        }
+        assert_eq!(records.try_recv(), None);
+        assert_eq!(journal.backlog().len(), 0);
+    }
+
+    #[test]
+    fn what_nobody_reads_any_more_is_counted_and_holds_up_no_allocation() {
+        let (journal, records) = Journal::new();
+        drop(records);
+        (0..ENOUGH as u64 + 5).for_each(|id| journal.write(opened(id)));
+        assert!(!journal.backlog().is_full());
+        assert_eq!(journal.lost().load(Ordering::Relaxed), ENOUGH as u64 + 5);
     }
 }

@@ -38,7 +38,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::sync::mpsc;
 
 use crate::turn::ports::PortCounts;
 use crate::turn::revocation::Revoked;
@@ -46,7 +45,7 @@ use crate::turn::stats::Counters;
 use crate::turn::unvalidated::Rate;
 use crate::turn::{AllocationId, ClientAddr, ListenerId, ServerConfig, Tick, Transport};
 
-pub use journal::{Record, Totals};
+pub use journal::{Record, Records, Totals};
 pub use seen::Seen;
 pub use shared::RelayAddress;
 
@@ -169,10 +168,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// When a listener cannot be bound or the system refuses a thread or a descriptor.
-    pub fn start(
-        config: Config,
-        server: Arc<ServerConfig>,
-    ) -> Result<(Self, mpsc::Receiver<Record>), StartError> {
+    pub fn start(config: Config, server: Arc<ServerConfig>) -> Result<(Self, Records), StartError> {
         start::start(config, &server)
     }
 
@@ -215,7 +211,7 @@ impl Handle {
         self.shared.ports(|ports| ports.counts())
     }
 
-    /// How many journal records were lost.
+    /// How many journal records were lost: none of what opened or closed, while they are read.
     #[must_use]
     pub fn lost_records(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::mpsc;
 
 use crate::dataplane::connected::{Connected, StreamWorkers};
 use crate::dataplane::directory::Directory;
@@ -21,7 +20,7 @@ use crate::dataplane::stream::{Acceptor, DtlsSocket, Rules, Sessions, Streams};
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{self, Poller, SocketOptions, UdpSocket, Waker};
 use crate::dataplane::worker::{Parts, Reads, Worker};
-use crate::dataplane::{Config, Dataplane, Handle, Record, StartError, system};
+use crate::dataplane::{Config, Dataplane, Handle, Records, StartError, system};
 use crate::turn::ports::PortPool;
 use crate::turn::unvalidated::Unvalidated;
 use crate::turn::{Server, ServerConfig, WorkerId};
@@ -43,7 +42,7 @@ struct Desk {
 pub(super) fn start(
     config: Config,
     server: &Arc<ServerConfig>,
-) -> Result<(Dataplane, mpsc::Receiver<Record>), StartError> {
+) -> Result<(Dataplane, Records), StartError> {
     let cpus = sys::allowed_cpus();
     let udp = match config.workers {
         0 => cpus.len().max(1),
@@ -186,7 +185,8 @@ fn worker(
         receive_buffer: config.relay_buffer,
         dscp: config.dscp,
     };
-    let surroundings = Surroundings::new(Arc::clone(shared), id, poller, options);
+    let backlog = journal.backlog();
+    let surroundings = Surroundings::new(Arc::clone(shared), id, poller, options, backlog);
     let turn = Server::new(Arc::clone(server), surroundings, id, entropy()?);
     let rules = Rules {
         tls: config.tls.clone(),

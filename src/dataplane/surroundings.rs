@@ -10,6 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use slab::Slab;
 
+use crate::dataplane::journal::Backlog;
 use crate::dataplane::peers::Peers;
 use crate::dataplane::shared::{Command, Notice, Shared};
 use crate::dataplane::source::Source;
@@ -63,6 +64,8 @@ pub(crate) struct Surroundings {
     pub(crate) peers: Peers,
     /// Notices whose mailbox was full.
     notices: Vec<(WorkerId, Notice)>,
+    /// What is still to be told of.
+    backlog: Backlog,
     /// Where each listener listens.
     listening: HashMap<ListenerId, SocketAddr, foldhash::quality::RandomState>,
 }
@@ -73,11 +76,13 @@ impl Surroundings {
         worker: WorkerId,
         poller: Poller,
         options: SocketOptions,
+        backlog: Backlog,
     ) -> Self {
         Self {
             shared,
             worker,
             poller,
+            backlog,
             relays: RelaySockets::default(),
             options,
             peers: Peers::default(),
@@ -304,6 +309,10 @@ impl Environment for Surroundings {
     ) -> SharedBuckets {
         self.shared
             .users(|users| users.shared_buckets(user, holding, limits))
+    }
+
+    fn is_behind(&self) -> bool {
+        self.backlog.is_full()
     }
 
     fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {

@@ -43,6 +43,8 @@ pub(super) const BUDGET: usize = 4;
 const ERRORS: usize = 16;
 /// How long a worker sleeps while somebody may still hold what it withdrew.
 const RETIRE: Duration = Duration::from_millis(5);
+/// The same when nothing else is left to do.
+const STOPPING: Duration = Duration::from_millis(1);
 
 /// What a worker starts with.
 #[derive(Debug)]
@@ -176,7 +178,11 @@ impl Worker {
                 .add(now.nanos().saturating_sub(clock.now.nanos()));
             self.retiring.release(&self.shared.turns, &self.journal);
             if course == Course::Stop {
-                self.retiring.release_all(&self.journal);
+                // No turn is long, and what others add in theirs counts too.
+                while !self.retiring.is_empty() {
+                    std::thread::sleep(STOPPING);
+                    self.retiring.release(&self.shared.turns, &self.journal);
+                }
                 return Ok(());
             }
         }

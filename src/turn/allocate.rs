@@ -116,6 +116,9 @@ impl<E: Environment> Server<E> {
             return Err(Reject::ALLOCATION_MISMATCH);
         }
         self.count_newcomer(request)?;
+        if self.environment.is_behind() {
+            return Err(Reject::CAPACITY);
+        }
         let wanted = self.wanted(request)?;
         // RFC 6062 §4.2: a TCP allocation is its control connection's, and goes nowhere else.
         if wanted.mobile && (self.config.tickets.is_none() || wanted.protocol == RelayProtocol::Tcp)

@@ -70,6 +70,11 @@ pub trait Environment: Landings {
         holding: &Standing,
         limits: &RateLimits,
     ) -> SharedBuckets;
+    /// Whether so much is still to be told of that nothing may begin that would have to be told of
+    /// too.
+    fn is_behind(&self) -> bool {
+        false
+    }
     /// Takes one Allocate request off the budget of the network that `ip` is in.
     fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool;
     /// Takes one failed authentication off the budget of the network that `ip` is in.

@@ -21,6 +21,7 @@ mod errors;
 mod families;
 mod hairpin;
 mod headers;
+mod journal;
 mod misdirected;
 mod mobility;
 mod network;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use taciturn::dataplane::tls::{KeyFiles, TlsKeys};
-use taciturn::dataplane::{Config, Dataplane, Handle, Record, RelayAddress};
+use taciturn::dataplane::{Config, Dataplane, Handle, Record, Records, RelayAddress};
 use taciturn::proto::{AddressFamily, ChannelRange};
 use taciturn::turn::ban::Bans;
 use taciturn::turn::credential::{
@@ -22,7 +22,6 @@ use taciturn::turn::{
     Alternate, Bind, BindingRules, Limits, NatDiscovery, NonceKey, ServerConfig, TicketKey,
     Transport,
 };
-use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use super::client::{Client, Credential};
@@ -221,7 +220,7 @@ impl Setup {
 pub(crate) struct Plane {
     dataplane: Option<Dataplane>,
     pub(crate) handle: Handle,
-    records: mpsc::Receiver<Record>,
+    records: Records,
     users: u32,
 }
 
@@ -345,11 +344,17 @@ impl Plane {
         assert_eq!((self.drops(reason), all()), after, "{}", reason.label());
     }
 
+    /// What happened to allocations so far and was not asked for yet, at most so much.
+    pub(crate) fn records(&mut self, most: usize) -> Vec<Record> {
+        let records = std::iter::from_fn(|| self.records.try_recv());
+        records.take(most).collect()
+    }
+
     /// The next that happened to an allocation.
     pub(crate) fn record(&mut self) -> Record {
         let mut record = None;
         eventually("a record of an allocation", || {
-            record = self.records.try_recv().ok();
+            record = self.records.try_recv();
             record.is_some()
         });
         record.unwrap()

@@ -406,6 +406,22 @@ fn connected_clients_are_challenged_as_often_as_their_network_may_be() {
     assert_eq!(ask("198.51.101.8:1", Transport::Tls), Ok(401));
 }
 
+/// What is to be told of has its bound in what lives.
+#[test]
+fn while_too_much_waits_to_be_told_of_nobody_allocates_and_what_lives_goes_on() {
+    let mut call = Call::permitted(Setup::default());
+    call.world.house.borrow_mut().behind = true;
+    let mut late = call.world.client("carol", "192.0.2.77:1");
+    assert_eq!(allocate(&mut call.world, &mut late), 508);
+    assert_eq!(counted(&call.world), (2, 0, 2));
+    assert_eq!(call.alice.refresh(&mut call.world, None).code(), SUCCESS);
+    let bob = call.bob.clone();
+    call.alice_says(b"x").at(&bob);
+    assert_eq!(call.bob.refresh(&mut call.world, Some(0)).code(), SUCCESS);
+    call.world.house.borrow_mut().behind = false;
+    assert_eq!(allocate(&mut call.world, &mut late), SUCCESS);
+}
+
 /// T27 and T28: a million sources that ask without a credential or with garbage for a signature
 /// leave no table larger than it was, and get no more replies than the cap says.
 #[test]

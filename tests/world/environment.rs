@@ -45,6 +45,8 @@ pub struct House {
     pub unvalidated: Unvalidated,
     pub newcomers: Networks,
     pub failures: Networks,
+    /// Whether nobody reads what happened.
+    pub behind: bool,
     /// Ports that "another process" holds.
     pub taken: HashSet<u16>,
     /// Whether the kernel has no descriptors left.
@@ -78,6 +80,7 @@ impl House {
             unvalidated: Unvalidated::new(unvalidated),
             newcomers: Networks::default(),
             failures: Networks::default(),
+            behind: false,
             taken: HashSet::new(),
             exhausted: false,
             workers: 1,
@@ -157,6 +160,10 @@ impl Environment for Room {
     ) -> SharedBuckets {
         let users = &mut self.house.borrow_mut().users;
         users.shared_buckets(user, holding, limits)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.house.borrow().behind
     }
 
     fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
