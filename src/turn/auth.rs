@@ -285,10 +285,14 @@ pub(crate) fn authenticate(
     let fitting = fitting(&config.realm, message, signed, who, &mut found.candidates);
     let owner = Owner::new(username);
     let is_revoked = is_revoked(config, owner, &found);
-    let is_for_us = is_realm && found.is_for(config.node.as_ref());
-    let Some((key, origin)) = fitting.filter(|_| is_for_us) else {
+    let is_for_us = found.is_for(config.node.as_ref());
+    let Some((key, origin)) = fitting.filter(|_| is_realm) else {
         return Err(refused(AuthFailure::Wrong));
     };
+    // Counted apart and answered alike: the operator is to see what is sent to the wrong node.
+    if !is_for_us {
+        return Err(refused(AuthFailure::OtherNode));
+    }
     if is_revoked {
         return Err(refused(AuthFailure::Revoked));
     }

@@ -293,6 +293,7 @@ impl<E: Environment> Server<E> {
             }
             AuthFailure::Missing
             | AuthFailure::Wrong
+            | AuthFailure::OtherNode
             | AuthFailure::Revoked
             | AuthFailure::Expired
             | AuthFailure::TooLong
@@ -326,6 +327,7 @@ impl<E: Environment> Server<E> {
             }
             AuthFailure::Incomplete
             | AuthFailure::Wrong
+            | AuthFailure::OtherNode
             | AuthFailure::Revoked
             | AuthFailure::Expired
             | AuthFailure::TooLong

@@ -185,6 +185,8 @@ labels! {
         Incomplete => "incomplete",
         /// Unknown user or wrong password; the two are not told apart.
         Wrong => "wrong",
+        /// A good credential that is pinned to another node.
+        OtherNode => "other_node",
         /// A credential past its expiry.
         Expired => "expired",
         /// A credential that was taken back, or whose user or call was.

@@ -84,6 +84,6 @@ fn a_node_takes_whom_it_is_named_for_and_keeps_calls_apart() {
 
     let mut astray = party(&b, "alice", "one");
     assert_eq!(astray.try_allocate(V4).code(), 401);
-    let refused = "taciturn_auth_failures_total{reason=\"wrong\"}";
+    let refused = "taciturn_auth_failures_total{reason=\"other_node\"}";
     eventually("the credential is counted", || counted(&b, refused, 1));
 }

@@ -104,7 +104,10 @@ fn parties_who_are_pinned_to_one_node_talk_there_and_are_unknown_elsewhere() {
         they_talk([&mut alice, &mut bob]);
         let mut astray = b.sealed(&pinned("bob"));
         assert_eq!(astray.try_allocate(V4).code(), 401);
-        assert_eq!(b.sum(|worker| worker.auth_failures(AuthFailure::Wrong)), 1);
+        assert_eq!(
+            b.sum(|worker| worker.auth_failures(AuthFailure::OtherNode)),
+            1
+        );
         assert_eq!(b.allocations().iter().sum::<u64>(), 0);
     }
 }

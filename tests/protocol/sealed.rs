@@ -117,7 +117,8 @@ fn what_is_not_wholly_genuine_looks_and_costs_like_any_unknown_user() {
     }
     let mut wrong = Client::new(at(ALICE), &genuine.username, "wrong");
     assert_eq!(seen(&mut world, &mut wrong), expected);
-    assert_eq!(world.failures(AuthFailure::Wrong), count + 5);
+    assert_eq!(world.failures(AuthFailure::Wrong), count + 4);
+    assert_eq!(world.failures(AuthFailure::OtherNode), 1);
     assert_eq!(world.allocations(), 0);
 
     // The control: the same password for the name as it was minted.
@@ -319,6 +320,14 @@ fn a_credential_is_good_on_the_node_it_is_pinned_to_and_on_no_other() {
         let mut alice = world.sealed(&claims, ALICE);
         let answer = alice.allocate_with(&mut world, |r| r);
         assert_eq!(answer.code(), code, "{audience:?} on {node:?}");
+        let counted = world.failures(AuthFailure::OtherNode);
+        assert_eq!(counted, u64::from(code == 401), "{audience:?} on {node:?}");
+        // With a wrong password it is nobody's, on whatever node.
+        let mut wrong = world.sealed(&claims, "192.0.2.9:9");
+        wrong.password = "wrong".to_owned();
+        assert_eq!(wrong.allocate_with(&mut world, |r| r).code(), 401);
+        assert_eq!(world.failures(AuthFailure::OtherNode), counted);
+        assert_eq!(world.failures(AuthFailure::Wrong), 1);
     }
     // A node that gets another name keeps none of those who were pinned to the old one.
     let mut world = on(Some("a")).world();
