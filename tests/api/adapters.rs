@@ -220,9 +220,10 @@ fn stunner() {
 }
 
 /// The paths of all adapters, with their methods.
-const PATHS: [(&str, &str); 9] = [
+const PATHS: [(&str, &str); 10] = [
     ("POST", "/v1/turn/keys/k/credentials/generate-ice-servers"),
     ("POST", "/v1/turn/keys/k/credentials/generate"),
+    ("POST", "/v1/turn/keys/k/credentials/u/revoke"),
     ("POST", "/2010-04-01/Accounts/AC1/Tokens.json"),
     ("GET", "/api/v1/turn/credentials"),
     ("POST", "/api/v1/turn/credential"),
@@ -246,7 +247,7 @@ fn an_adapter_is_off_until_it_is_named() {
 }
 
 #[test]
-fn an_adapter_takes_a_key_that_may_mint_and_no_other() {
+fn an_adapter_takes_a_key_that_may_mint_or_revoke_and_no_other() {
     let (_house, daemon) = open();
     for (method, path) in PATHS {
         assert_eq!(

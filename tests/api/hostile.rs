@@ -122,15 +122,39 @@ fn who_is_slow_or_many_holds_up_nobody_for_long() {
             "{answer}"
         );
     }
+}
 
-    // As many connections as there may be: one more is closed, and room comes back.
-    let crowd: Vec<TcpStream> = (0..300).map(|_| open("")).collect();
-    drop(crowd);
+/// Connections that may be open at a time.
+const CONNECTIONS: usize = 256;
+
+/// Each of those who came in time is served; who comes then finds the connection closed, and what is
+/// let go of is somebody else's.
+#[test]
+fn two_hundred_and_fifty_six_connections_are_served_and_one_more_is_closed() {
+    let (house, daemon) = ask::open("");
+    let request = format!(
+        "GET /v1/allocations HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n\
+         Connection: close\r\n\r\n"
+    );
+    let mut crowd: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| TcpStream::connect(ask::at(&daemon)).unwrap())
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(thrown(&daemon, request.as_bytes()), "", "one too many");
+    }
+    // Who has the control socket is not shut out by who is many elsewhere.
+    let bans = house.run(&["bans", "--socket", "control.sock"]);
+    assert_eq!(bans.status.code(), Some(0), "{bans:?}");
+    for last in [true, false] {
+        let place = if last { crowd.len() - 1 } else { 0 };
+        let mut one = crowd.remove(place);
+        one.set_read_timeout(Some(PATIENCE)).unwrap();
+        one.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        one.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
     crate::loopback::eventually("there is room again", || {
-        let path = "/v1/allocations";
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
-        );
         thrown(&daemon, request.as_bytes()).starts_with("HTTP/1.1 200")
     });
 }

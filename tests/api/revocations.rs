@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::ask::{self, Answer, KEY, READ, ask, raw};
+use crate::ask::{self, Answer, KEY, MINT, READ, REVOKE, ask, raw};
 use crate::house::{Daemon, House, credential};
 use crate::loopback::client::{Client, SUCCESS};
 use crate::loopback::eventually;
@@ -33,7 +33,10 @@ struct Call {
 
 impl Call {
     fn new(daemon: &Daemon, users: [&str; 2], call: &str) -> Self {
-        let minted = users.map(|user| mint(daemon, user, call));
+        Self::between(daemon, users.map(|user| mint(daemon, user, call)))
+    }
+
+    fn between(daemon: &Daemon, minted: [Value; 2]) -> Self {
         let [mut a, mut b] =
             [0, 1].map(|n: usize| Client::new(daemon.listener(V4), credential(&minted[n])));
         let at: [SocketAddr; 2] = [a.allocate(V4), b.allocate(V4)];
@@ -72,6 +75,44 @@ impl Call {
         }
         last
     }
+}
+
+/// T25: as Cloudflare's documentation has it, from the minting to the revocation.
+#[test]
+fn cloudflares_revoke_ends_what_cloudflares_generate_minted() {
+    let (_house, daemon) = ask::open(", adapters = [\"cloudflare\"]");
+    let keys = "/v1/turn/keys/some-key/credentials";
+    let generate = |user: &str| {
+        let path = format!("{keys}/generate-ice-servers");
+        let wanted = json!({ "ttl": 86_400, "customIdentifier": user });
+        let answer = ask(&daemon, "POST", &path, Some(MINT), Some(&wanted));
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer.json()
+    };
+    let username = |minted: &Value| minted["iceServers"][0]["username"].clone();
+    let revoke = |name: &str, key| {
+        let path = format!("{keys}/{}/revoke", encoded(name));
+        ask(&daemon, "POST", &path, Some(key), None)
+    };
+    let pairs = [["alice", "bob"], ["carol", "dave"]];
+    let [call, other] = pairs.map(|users| Call::between(&daemon, users.map(generate)));
+    let name = username(&call.minted[1]);
+    let name = name.as_str().unwrap();
+    for (key, status) in [(MINT, 403), (READ, 403)] {
+        assert_eq!(revoke(name, key).status, status);
+    }
+    assert_eq!(revoke("nobody", REVOKE).status, 404);
+    let last = call.ends_after(|| {
+        let answer = revoke(name, REVOKE);
+        assert_eq!((answer.status, answer.text.as_str()), (204, ""));
+    });
+    assert!(last < Duration::from_secs(1), "{last:?}");
+    assert!(other.carries() || other.carries(), "another call ended");
+    let codes = [&call.minted[0], &call.minted[1], &generate("bob")].map(|minted| {
+        let mut again = Client::new(daemon.listener(V4), credential(minted));
+        again.try_allocate(V4).code()
+    });
+    assert_eq!(codes, [SUCCESS, 401, SUCCESS], "one credential alone");
 }
 
 /// T25

@@ -281,6 +281,31 @@ fn a_banned_network_covers_its_addresses_until_the_ban_ends() {
     world.client("anybody", ALICE).allocate(&mut world);
 }
 
+/// Where a mobile client goes next, and has not used yet, it is too.
+#[test]
+fn a_ban_finds_a_mobile_client_where_it_was_and_where_it_goes() {
+    for (addr, expected) in [
+        (ALICE, vec![EndReason::Banned]),
+        (ELSEWHERE, vec![EndReason::Banned]),
+        (CAROL, vec![]),
+    ] {
+        let (mut call, ticket) = Call::mobile(Setup::mobile(), Transport::Udp);
+        let mut moved = call.alice.moved(ELSEWHERE);
+        assert_eq!(moved.resume(&mut call.world, &ticket).code(), SUCCESS);
+        // Its packets still go the old way: it is not known yet that it heard the answer.
+        let alice = call.alice.clone();
+        call.bob_says(b"x").at(&alice);
+        ends(&mut call.world);
+        let banned = network(&call.world, &format!("{}/32", at(addr).ip()));
+        ban(&mut call.world, banned, None);
+        assert_eq!(ends(&mut call.world), expected, "{addr}");
+        let lives = expected.is_empty();
+        let dropped = call.bob_says(b"x").dropped();
+        assert_eq!(dropped, (!lives).then_some(DropReason::NoLanding), "{addr}");
+        assert_eq!(call.world.allocations(), 1 + u64::from(lives));
+    }
+}
+
 #[test]
 fn a_client_does_not_move_into_a_banned_network() {
     let (mut call, ticket) = Call::mobile(Setup::mobile(), Transport::Udp);
