@@ -31,6 +31,10 @@ fn nothing_but_health_is_answered_without_a_key() {
             ("GET", "/"),
             ("GET", "/v1"),
             ("GET", "/turn"),
+            ("PATCH", "/v1/credentials"),
+            ("GET", "/v1/credentials"),
+            ("DELETE", "/v1/openapi.json"),
+            ("PUT", "/healthz"),
         ] {
             let answer = ask(&daemon, method, path, key, None);
             // The first are refused for want of a key, the rest because there were too many.
@@ -44,6 +48,10 @@ fn nothing_but_health_is_answered_without_a_key() {
             answer.detail();
         }
     }
+    // Who has a key is told that there is no such method, and which there are.
+    let answer = ask(&daemon, "PATCH", "/v1/credentials", Some(KEY), None);
+    assert_eq!(answer.status, 405, "{answer:?}");
+    assert!(answer.head.contains("allow: post"), "{answer:?}");
     let health = ask(&daemon, "GET", "/healthz", None, None);
     assert_eq!((health.status, health.text.as_str()), (200, "ok\n"));
     // A source that was refused so often still comes in with its key.

@@ -152,19 +152,33 @@ pub(super) async fn list(
         None => None,
     };
     let filter = Filter::new(&wanted, &api.rules())?;
-    let mut found = api.dataplane().allocations();
-    found.retain(|seen| after.is_none_or(|after| seen.standing.id > after) && filter.takes(seen));
-    found.sort_unstable_by_key(|seen| seen.standing.id);
-    let has_more = found.len() > usize::from(limit);
-    found.truncate(limit.into());
-    let next = found.last().filter(|_| has_more);
-    let next = next.map(|last| shown_id(last.standing.id));
-    let clock = Now::read();
-    Ok(Json(Page {
-        scope: "node",
-        allocations: found.iter().map(|seen| clock.show(seen)).collect(),
-        next,
-    }))
+    let page = walking(move || {
+        let mut found = api.dataplane().allocations();
+        found.retain(|seen| {
+            after.is_none_or(|after| seen.standing.id > after) && filter.takes(seen)
+        });
+        found.sort_unstable_by_key(|seen| seen.standing.id);
+        let has_more = found.len() > usize::from(limit);
+        found.truncate(limit.into());
+        let next = found.last().filter(|_| has_more);
+        let next = next.map(|last| shown_id(last.standing.id));
+        let clock = Now::read();
+        Page {
+            scope: "node",
+            allocations: found.iter().map(|seen| clock.show(seen)).collect(),
+            next,
+        }
+    });
+    Ok(Json(page.await?))
+}
+
+/// Walks the directory of all relay ports on a thread that may take its time: other requests, and
+/// what is logged and billed meanwhile, do not wait for it.
+async fn walking<T: Send + 'static>(
+    walk: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let walked = tokio::task::spawn_blocking(walk).await;
+    walked.map_err(|_| Problem::unavailable("the server stops"))
 }
 
 /// Look at an allocation
@@ -185,9 +199,12 @@ pub(super) async fn show(
     Named(id): Named<String>,
 ) -> Result<Json<Allocation>, Problem> {
     let id = id_of(&id).ok_or_else(not_live)?;
-    let found = api.dataplane().allocations();
-    let seen = found.iter().find(|seen| seen.standing.id == id);
-    Ok(Json(Now::read().show(seen.ok_or_else(not_live)?)))
+    let found = walking(move || {
+        let found = api.dataplane().allocations();
+        let seen = found.iter().find(|seen| seen.standing.id == id);
+        seen.map(|seen| Now::read().show(seen))
+    });
+    found.await?.map(Json).ok_or_else(not_live)
 }
 
 pub(super) fn not_live() -> Problem {

@@ -148,8 +148,10 @@ impl Api {
         router
             .route("/v1/openapi.json", document)
             .route("/healthz", get(|| async { "ok\n" }))
-            .fallback(nothing.layer(middleware::from_fn_with_state(bare, gate::pass)))
-            .method_not_allowed_fallback(other_method)
+            .fallback(nothing.layer(middleware::from_fn_with_state(bare.clone(), gate::pass)))
+            .method_not_allowed_fallback(
+                other_method.layer(middleware::from_fn_with_state(bare, gate::pass)),
+            )
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(middleware::from_fn(gate::bounds))
             .with_state(self.clone())
