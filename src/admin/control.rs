@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::dataplane::{Handle, sys};
 use crate::turn::ban::{Banned, Bans};
 use crate::turn::credential::Subject;
 use crate::turn::revocation::{Revocations, Revoked, UsernameDigest};
-use crate::turn::{AllocationId, Pseudonym, Pseudonymizer};
+use crate::turn::{AllocationId, ClientAddr, Pseudonym, Pseudonymizer};
 
 /// IPv6 addresses that are banned by pseudonym are banned with their subscriber's network, in which
 /// a client draws a new one as often as it likes.
@@ -67,13 +68,16 @@ impl Refusals {
 /// For how many seconds more than `max_ttl` a credential is remembered that was taken back: ten years.
 const LONGEST: u64 = 10 * 31_557_600;
 
+/// The key of address pseudonyms of one day, counted from 1970.
+pub type KeyOfDay = (u64, Pseudonymizer);
+
 /// Where the keys of address pseudonyms are found that live.
-pub struct PseudonymKeys(Box<dyn Fn() -> Vec<Pseudonymizer> + Send + Sync>);
+pub struct PseudonymKeys(Box<dyn Fn() -> Vec<KeyOfDay> + Send + Sync>);
 
 impl PseudonymKeys {
     /// `living` gives all of them.
     #[must_use]
-    pub fn new(living: impl Fn() -> Vec<Pseudonymizer> + Send + Sync + 'static) -> Self {
+    pub fn new(living: impl Fn() -> Vec<KeyOfDay> + Send + Sync + 'static) -> Self {
         Self(Box::new(living))
     }
 }
@@ -265,6 +269,28 @@ impl Control {
         Ban::new(banned, 0, None).id
     }
 
+    /// Whether `pseudonym` stood for `address`, on each day whose key lives: the day, counted from
+    /// 1970, and the answer.
+    ///
+    /// # Errors
+    /// When the process is ending.
+    pub async fn whois(
+        &self,
+        pseudonym: Pseudonym,
+        address: IpAddr,
+    ) -> Result<Vec<(u64, bool)>, ControlError> {
+        let client = ClientAddr::new(SocketAddr::new(address, 0));
+        self.blocking(move |desk| {
+            let keys = (desk.pseudonyms.0)().into_iter();
+            let mut days: Vec<(u64, bool)> = keys
+                .map(|(day, key)| (day, key.of(client) == pseudonym))
+                .collect();
+            days.sort_unstable();
+            Ok(days)
+        })
+        .await
+    }
+
     async fn revoke(&self, revoked: Vec<Revoked>) -> Result<Outcome, ControlError> {
         self.revoke_from(revoked, 0).await
     }
@@ -350,7 +376,7 @@ impl Desk {
                 let keys = (self.pseudonyms.0)();
                 let clients = self
                     .handle
-                    .clients(|client| keys.iter().any(|key| key.of(client) == *pseudonym));
+                    .clients(|client| keys.iter().any(|(_, key)| key.of(client) == *pseudonym));
                 let mut meant: Vec<Banned> = clients
                     .into_iter()
                     .map(|client| {

@@ -418,6 +418,7 @@ impl Default for Events {
 pub(super) struct Webhook {
     #[serde(default)]
     pub(super) url: String,
+    pub(super) ca: Option<String>,
     pub(super) file: Option<String>,
     #[serde(skip_serializing)]
     pub(super) value: Option<SecretString>,

@@ -46,7 +46,7 @@ impl Key {
         match path.as_slice() {
             ["auth", "secrets", _, "id" | "file"] => false,
             ["api", "keys", _, "id" | "file" | "scopes", ..] => false,
-            ["events", "webhooks", _, "url" | "file"] => false,
+            ["events", "webhooks", _, "url" | "file" | "ca"] => false,
             ["auth"] | ["auth", "secrets" | "users", ..] => true,
             ["events"] | ["events", "webhooks", ..] => true,
             ["api"] | ["api", "keys", ..] => true,

@@ -28,6 +28,7 @@ use std::time::Duration;
 use figment::value::{Dict, Value};
 use ipnet::IpNet;
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::admin::api::{Adapter, ApiKey, Node};
@@ -473,11 +474,15 @@ pub struct Webhook {
     pub url: String,
     /// What each delivery is signed with.
     pub secret: SecretString,
+    /// Who vouches for the receiver's certificate, in the place of those whom this system trusts.
+    pub authorities: Option<Vec<CertificateDer<'static>>>,
 }
 
 impl PartialEq for Webhook {
     fn eq(&self, other: &Self) -> bool {
-        self.url == other.url && self.secret.expose_secret() == other.secret.expose_secret()
+        self.url == other.url
+            && self.secret.expose_secret() == other.secret.expose_secret()
+            && self.authorities == other.authorities
     }
 }
 

@@ -92,7 +92,7 @@ dir = "/var/lib/taciturn"
 listen = "off"
 [events]
 file = "/var/log/taciturn/events.jsonl"
-webhooks = [{ url = "https://backend.example.org/taciturn", value = "three" }]
+webhooks = [{ url = "https://backend.example.org/taciturn", value = "three", ca = "@CERT@" }]
 queue = 500
 interval = "5s"
 [api]
@@ -346,6 +346,7 @@ fn check_events(events: &Events) {
     };
     assert_eq!(webhook.url, "https://backend.example.org/taciturn");
     assert_eq!(webhook.secret.expose_secret(), "three");
+    assert_eq!(webhook.authorities.as_ref().map(Vec::len), Some(1));
     let interval = Duration::from_secs(5);
     assert_eq!((events.queue, events.interval), (500, interval));
 }

@@ -217,7 +217,8 @@ impl Mint {
 #[command(after_help = "\
 The log names clients by pseudonyms of their addresses, made with a key of the day, and no address
 is stored. This confirms or refutes a suspicion as long as the key of that day is kept: it reads
-those in state.dir, and so takes the user that the server runs as, or root.
+those in state.dir, or without one asks the running daemon by its control.socket for the key of
+today, and so takes the user that the server runs as, or root.
 Exit code: 0 yes, 1 no, 2 it cannot be told, since no key is left or readable, 64 the command line
 or the configuration is bad.
 
@@ -233,7 +234,7 @@ pub struct Whois {
     /// The IP address that it may stand for; "-" reads it from standard input.
     #[arg(value_name = "ADDRESS")]
     pub address: String,
-    /// Configuration file, which names the state directory.
+    /// Configuration file, which names the state directory or the control socket.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::admin::control::KeyOfDay;
 use crate::daemon::keys;
 use crate::turn::Pseudonymizer;
 use crate::turn::{ClientAddr, Pseudonym};
@@ -41,15 +42,15 @@ impl Pseudonyms {
         Ok(pseudonyms)
     }
 
-    /// The keys that live: today's, and those of days before that are still kept.
-    pub(crate) fn living(&self) -> Vec<Pseudonymizer> {
-        let mut keys = vec![self.pseudonymizer.clone()];
+    /// The keys that live, by their days: today's, and those of days before that are still kept.
+    pub(crate) fn living(&self) -> Vec<KeyOfDay> {
+        let mut keys = vec![(self.today, self.pseudonymizer.clone())];
         if let Some(directory) = self.directory.as_deref() {
             let oldest = (self.today + 1).saturating_sub(self.days);
             for day in oldest..self.today {
                 let is_kept = directory.join(format!("{PREFIX}{day}{SUFFIX}")).exists();
                 if let Some(key) = is_kept.then(|| key_of(Some(directory), day).ok()).flatten() {
-                    keys.push(key);
+                    keys.push((day, key));
                 }
             }
         }
@@ -99,7 +100,7 @@ impl Pseudonyms {
 ///
 /// # Errors
 /// When the directory or a key in it cannot be read.
-pub(crate) fn kept(directory: &Path) -> anyhow::Result<Vec<(u64, Pseudonymizer)>> {
+pub(crate) fn kept(directory: &Path) -> anyhow::Result<Vec<KeyOfDay>> {
     let entries = fs::read_dir(directory)
         .with_context(|| format!("cannot list the state directory {}", directory.display()))?;
     let mut days = Vec::new();

@@ -1,16 +1,20 @@
 //! `taciturn whois`: whether a pseudonym of the log stands for an address that its operator already
 //! suspects. No address is stored anywhere: the pseudonym is made again with the key of each day
-//! that is still kept, and compared. Nothing is written, and no key is made.
+//! that is still kept, and compared. Nothing is written, and no key is made. Where there is no state
+//! directory the keys are the running daemon's alone, and it is asked.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
+use serde_json::{Value, json};
 
 use crate::config;
 use crate::daemon::cli::Whois;
+use crate::daemon::control::Client;
 use crate::daemon::pseudonyms::{self, DAY};
 use crate::daemon::{Usage, print};
 use crate::turn::{ClientAddr, Pseudonym};
@@ -35,20 +39,18 @@ pub(crate) struct CannotTell;
 pub(crate) fn run(arguments: &Whois) -> anyhow::Result<()> {
     let address = address(&arguments.address)?;
     let settings = config::load(&arguments.sources())?.settings;
-    let directory = settings.state.dir.ok_or_else(|| {
-        anyhow!(
-            "without state.dir the key of a day is the running daemon's alone, and goes with it; \
-             name a directory there, and what is logged from then on can be asked about"
-        )
-        .context(CannotTell)
-    })?;
-    let days = days(&directory, arguments.pseudonym, address).context(CannotTell)?;
+    let days = match &settings.state.dir {
+        Some(directory) => days(directory, arguments.pseudonym, address),
+        None => days_of_daemon(&settings.control, arguments.pseudonym, address),
+    };
+    let days = days.context(CannotTell)?;
     let [first, .., last] = [days.first(), days.last()];
     let (Some(first), Some(last)) = (first, last) else {
+        let place = settings.state.dir.as_deref();
+        let place = place.map_or(Cow::Borrowed("the daemon"), Path::to_string_lossy);
         return Err(anyhow!(
-            "{} holds no key of a pseudonym: none was made there yet, or their \
-             log.pseudonym_days are over, and what was logged under them is nobody's any more",
-            directory.display()
+            "{place} holds no key of a pseudonym: none was made there yet, or their \
+             log.pseudonym_days are over, and what was logged under them is nobody's any more"
         )
         .context(CannotTell));
     };
@@ -83,6 +85,36 @@ fn days(directory: &Path, pseudonym: Pseudonym, address: IpAddr) -> anyhow::Resu
             fits: key.of(client) == pseudonym,
         })
         .collect())
+}
+
+/// The same by the keys that live in the daemon, which is asked by its control socket.
+fn days_of_daemon(
+    control: &config::Control,
+    pseudonym: Pseudonym,
+    address: IpAddr,
+) -> anyhow::Result<Vec<Day>> {
+    let ask = || {
+        let socket = control.socket.as_deref();
+        let socket = socket.context("control.socket is off, so that it cannot be asked")?;
+        let question = json!({
+            "pseudonym": pseudonym.to_string(),
+            "address": address.to_string(),
+        });
+        Client::new(socket).ask("POST", "/v1/whois", Some(&question))
+    };
+    let answer = ask().context(
+        "without state.dir the key of a day is the running daemon's alone, and goes with it; name a \
+         directory there, and what is logged from then on can be asked about without it",
+    )?;
+    let days = answer["days"].as_array().map_or(&[][..], Vec::as_slice);
+    let day = |day: &Value| {
+        Some(Day {
+            day: day["day"].as_u64()?,
+            fits: day["fits"].as_bool()?,
+        })
+    };
+    let days: Option<Vec<Day>> = days.iter().map(day).collect();
+    days.context("the daemon's answer is not understood; is it of this version?")
 }
 
 /// The address, from standard input for "-": arguments are seen by every user of the machine.

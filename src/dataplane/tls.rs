@@ -429,15 +429,29 @@ fn client_checked(
 /// # Errors
 /// In words, when there is none in it.
 pub fn client_authorities(path: &Path) -> Result<Arc<RootCertStore>, String> {
+    trusted(authorities(path)?).map(Arc::new)
+}
+
+/// The certificates of those who vouch for others, in a file of PEM.
+///
+/// # Errors
+/// In words, when there is none in it, or one that vouches for nobody.
+pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let text =
         read(path, MAX_CHAIN).map_err(|error| format!("the file cannot be read: {error}"))?;
+    let certificates = chain(&text).map_err(|(reason, _)| reason)?;
+    trusted(certificates.clone())?;
+    Ok(certificates)
+}
+
+fn trusted(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
     let mut authorities = RootCertStore::empty();
-    for certificate in chain(&text).map_err(|(reason, _)| reason)? {
+    for certificate in certificates {
         authorities
             .add(certificate)
             .map_err(|error| format!("one of its certificates cannot be used: {error}"))?;
     }
-    Ok(Arc::new(authorities))
+    Ok(authorities)
 }
 
 /// What the two files of a pair hold.

@@ -1,7 +1,9 @@
 //! The control socket, and the verbs of the command line that go by it.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -84,4 +86,40 @@ fn the_description_of_the_api_needs_no_daemon_and_is_what_a_daemon_serves() {
     let paths = printed["paths"].as_object().unwrap();
     assert!(paths.contains_key("/v1/credentials"), "{paths:?}");
     assert!(paths.contains_key("/v1/allocations/{id}"));
+}
+
+/// Whoever holds a key could try addresses until one fits: that is this machine's user's to do.
+#[test]
+fn pseudonyms_are_answered_for_on_the_control_socket_alone() {
+    let (house, daemon) = ask::open("");
+    let question = json!({ "pseudonym": "0123456789abcdef", "address": "192.0.2.1" });
+    let answer = ask(&daemon, "POST", "/v1/whois", Some(KEY), Some(&question));
+    assert_eq!(answer.status, 404, "{answer:?}");
+    assert!(!answer.text.contains("192.0.2.1"), "{answer:?}");
+    let document = ask(&daemon, "GET", "/v1/openapi.json", Some(KEY), None).text;
+    assert!(!document.contains("whois"));
+    let socket = |question: &Value| {
+        let path = house.directory.path().join("control.sock");
+        let mut stream = UnixStream::connect(path).unwrap();
+        let body = question.to_string();
+        let head = "POST /v1/whois HTTP/1.0\r\nHost: a\r\nContent-Type: application/json\r\n";
+        let length = body.len();
+        let request = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        ask::taken_apart(&bytes)
+    };
+    let answer = socket(&question);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let days = answer.json()["days"].clone();
+    assert_eq!(days.as_array().unwrap().len(), 1, "{days}");
+    assert_eq!(days[0]["fits"], false);
+    for (name, value) in [("address", "192.0.2.1:3478"), ("pseudonym", "192.0.2.1")] {
+        let mut slip = question.clone();
+        slip[name] = value.into();
+        let answer = socket(&slip);
+        assert_eq!(answer.status, 422, "{answer:?}");
+        assert!(!answer.text.contains("192.0.2.1"), "{answer:?}");
+    }
 }

@@ -4,12 +4,17 @@
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustix::process::Signal;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -31,14 +36,23 @@ struct Post {
 
 /// Answers posts: the first ones with these codes, all others with 204. It ends with its socket.
 fn receiver(codes: &'static [u16]) -> (SocketAddr, Receiver<Post>) {
+    receiver_within(codes, |stream| stream)
+}
+
+/// The same within what `wrap` makes of a connection.
+fn receiver_within<S: Read + Write>(
+    codes: &'static [u16],
+    wrap: impl Fn(TcpStream) -> S + Send + 'static,
+) -> (SocketAddr, Receiver<Post>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, posts) = channel();
     thread::spawn(move || {
         let mut codes = codes.iter();
         for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+            let stream = stream.unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut stream = BufReader::new(wrap(stream));
             // Connections are kept.
             while let Some(post) = read(&mut stream) {
                 let code = codes.next().unwrap_or(&204);
@@ -53,7 +67,7 @@ fn receiver(codes: &'static [u16]) -> (SocketAddr, Receiver<Post>) {
     (address, posts)
 }
 
-fn read(stream: &mut BufReader<TcpStream>) -> Option<Post> {
+fn read(stream: &mut BufReader<impl Read>) -> Option<Post> {
     let mut post = Post {
         delivery: String::new(),
         signature: String::new(),
@@ -264,4 +278,79 @@ fn a_file_that_cannot_be_opened_ends_the_start() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("events.file no/such/place"), "{said}");
+}
+
+/// An authority, in a file of PEM, and a receiver on 127.0.0.1 for whom it vouches.
+fn https_receiver(house: &House, name: &str) -> (PathBuf, SocketAddr, Receiver<Post>) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let file = house.directory.path().join(format!("{name}.pem"));
+    std::fs::write(&file, params.self_signed(&key).unwrap().pem()).unwrap();
+    let authority = Issuer::new(params, key);
+
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    let (hook, posts) = receiver_within(&[500], move |stream| {
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        StreamOwned::new(connection, stream)
+    });
+    (file, hook, posts)
+}
+
+/// Over TLS, to a receiver for whom nobody vouches that this system knows.
+#[test]
+fn an_https_webhook_trusts_the_authorities_that_are_named_for_it_alone() {
+    let house = House::new("");
+    let usual = std::fs::read_to_string(house.config()).unwrap();
+    let (ours, hook, posts) = https_receiver(&house, "ours");
+    let (others, ..) = https_receiver(&house, "others");
+    let run = |ca: &str, until: &dyn Fn(&Daemon)| {
+        house.write(&format!(
+            "{usual}\n[events]\n\
+             webhooks = [{{ url = \"https://{hook}/hook\", value = \"{SECRET}\"{ca} }}]\n"
+        ));
+        let daemon = house.serve();
+        let clients = call(&house, &daemon);
+        until(&daemon);
+        drop(clients);
+    };
+    let named = |file: &Path| format!(", ca = \"{}\"", file.display());
+    for ca in [String::new(), named(&others)] {
+        run(&ca, &|daemon| {
+            eventually("it is tried again", || {
+                let metrics = parse(&daemon.get("/metrics").body);
+                metrics["taciturn_event_retries_total{outlet=\"webhook\"}"] >= 1.0
+            });
+            assert_eq!(counted(daemon, "webhook", "delivered"), 0.0);
+        });
+        assert!(posts.try_iter().next().is_none(), "it trusts anybody");
+    }
+    run(&named(&ours), &|daemon| {
+        eventually("what happened arrives", || {
+            counted(daemon, "webhook", "delivered") >= 3.0
+        });
+    });
+    let posts: Vec<Post> = posts.try_iter().collect();
+    assert!(posts.iter().all(is_signed), "a signature is wrong");
+    assert_eq!(
+        posts[0].delivery, posts[1].delivery,
+        "tried again after 500"
+    );
+    let taken: String = posts[1..].iter().map(|post| post.body.as_str()).collect();
+    let events = valid(&taken);
+    assert_eq!(names(&events, "allocation.opened").len(), 2);
+    assert_eq!(names(&events, "allocation.closed").len(), 1);
 }

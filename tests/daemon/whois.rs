@@ -95,6 +95,55 @@ fn whois_confirms_a_suspicion_while_the_key_lives_and_says_which_day() {
     assert!(said.contains("cannot list the state directory"), "{said}");
 }
 
+/// What no directory keeps, the daemon that has it tells, to its own user by its own socket alone.
+#[test]
+fn without_a_state_directory_whois_asks_the_running_daemon() {
+    let house = House::new("log = { format = \"json\" }");
+    let mut daemon = house.serve();
+    let (_client, line) = opened(&house, &daemon);
+    let pseudonym = line["client"].as_str().unwrap();
+    let today = &line["timestamp"].as_str().unwrap()[..10];
+
+    let (code, said) = whois(&house, pseudonym, "127.21.22.23");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.starts_with("yes: on ") && said.contains(today),
+        "{said}"
+    );
+    assert!(!said.contains("127.21"), "{said}");
+    let (code, said) = whois(&house, pseudonym, "127.21.22.24");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with("no: ") && said.contains(today), "{said}");
+    assert!(!daemon.stderr().contains("127.21"), "{}", daemon.stderr());
+
+    assert_eq!(daemon.stop(Signal::TERM).code(), Some(0));
+    let (code, said) = whois(&house, pseudonym, "127.21.22.23");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("cannot reach a daemon") && said.contains("state.dir"),
+        "{said}"
+    );
+    // The key went with its process.
+    let _daemon = house.serve();
+    let (code, said) = whois(&house, pseudonym, "127.21.22.23");
+    assert_eq!(code, Some(1), "{said}");
+    let off = house.config();
+    let text = fs::read_to_string(&off).unwrap();
+    house.write(&format!("control = {{ socket = \"off\" }}\n{text}"));
+    let mut command = house.command(&[
+        "whois",
+        pseudonym,
+        "127.21.22.23",
+        "--config",
+        "taciturn.toml",
+    ]);
+    command.env_remove("TACITURN_CONTROL__SOCKET");
+    let output = house.finish(command);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("control.socket is off"), "{said}");
+}
+
 #[test]
 fn whois_says_what_it_lacks_and_what_it_does_not_understand() {
     let house = House::new("");

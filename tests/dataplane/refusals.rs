@@ -39,7 +39,7 @@ fn house(setup: Setup, state: Option<&Path>) -> House {
         ..setup
     }
     .start();
-    let keys = PseudonymKeys::new(|| vec![pseudonymizer()]);
+    let keys = PseudonymKeys::new(|| vec![(20_000, pseudonymizer())]);
     House {
         control: Control::new(refusals, plane.handle.clone(), keys, Events::default()),
         runtime: Runtime::new().unwrap(),

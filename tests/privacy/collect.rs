@@ -156,7 +156,7 @@ fn errors(daemon: &Daemon<'_>) -> Vec<Said> {
     .flat_map(|request| {
         let line = request.lines().next().unwrap_or_default();
         let place = format!("the answer to {:?}", &line[..line.len().min(40)]);
-        [Door::Admin, Door::Api]
+        [Door::Admin, Door::Api, Door::Control]
             .map(|door| Said::new(place.clone(), daemon.ask_anything(door, request)))
     })
     .collect()

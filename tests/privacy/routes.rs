@@ -8,6 +8,8 @@ pub(crate) enum Door {
     Admin,
     /// For the platform.
     Api,
+    /// For this machine's user.
+    Control,
 }
 
 /// A route and the requests for it.
@@ -89,6 +91,16 @@ pub(crate) const ROUTES: &[Route] = &[
             get("?user=203.0.113.7"),
         ],
     ),
+    Route {
+        path: "/v1/whois",
+        door: Door::Control,
+        asks: &[ask(
+            "POST",
+            "",
+            Auth::Bearer,
+            r#"{"pseudonym":"0123456789abcdef","address":"203.0.113.7"}"#,
+        )],
+    },
     api("/v1/allocations/{id}", &[get(""), delete()]),
     api(
         "/v1/bans",

@@ -10,9 +10,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -394,6 +394,18 @@ enum To {
     Journal,
 }
 
+/// After how long an answer that does not end is taken for whole.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What comes back for a request, until the end.
+fn exchanged(mut stream: impl Read + Write, request: &str) -> String {
+    let mut answer = Vec::new();
+    // What came before an error counts.
+    stream.write_all(request.as_bytes()).ok();
+    stream.read_to_end(&mut answer).ok();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
 /// A running daemon; it is killed when this is dropped.
 pub(crate) struct Daemon<'stage> {
     stage: &'stage Stage,
@@ -425,21 +437,24 @@ impl Daemon<'_> {
 
     /// The same, where there need be none.
     pub(crate) fn ask_anything(&self, door: Door, request: &str) -> String {
-        let mut answer = Vec::new();
-        let listener = match door {
-            Door::Admin => ADMIN,
-            Door::Api => API,
+        let over_tcp = |listener| {
+            let connect = || TcpStream::connect(SocketAddr::from(listener));
+            let stream = self.stage.relay.enter(connect).ok()?;
+            stream.set_read_timeout(Some(QUIET)).unwrap();
+            Some(exchanged(stream, request))
         };
-        let connect = || TcpStream::connect(SocketAddr::from(listener));
-        if let Ok(mut stream) = self.stage.relay.enter(connect) {
-            stream
-                .set_read_timeout(Some(Duration::from_secs(5)))
-                .unwrap();
-            // What came before an error counts.
-            stream.write_all(request.as_bytes()).ok();
-            stream.read_to_end(&mut answer).ok();
-        }
-        String::from_utf8_lossy(&answer).into_owned()
+        let answer = match door {
+            Door::Admin => over_tcp(ADMIN),
+            Door::Api => over_tcp(API),
+            Door::Control => {
+                let stream = UnixStream::connect(self.directory.join("control.sock")).ok();
+                stream.map(|stream| {
+                    stream.set_read_timeout(Some(QUIET)).unwrap();
+                    exchanged(stream, request)
+                })
+            }
+        };
+        answer.unwrap_or_default()
     }
 
     /// A metric's value, summed over its series with `labels` in them.

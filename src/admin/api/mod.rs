@@ -15,6 +15,7 @@ mod keys;
 mod problem;
 mod revocations;
 mod serve;
+mod whois;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler as _;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Router, middleware};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
@@ -130,6 +131,16 @@ impl Api {
     fn failures(&self) -> &Unvalidated {
         let new = || Unvalidated::new(self.rules().failures);
         self.0.failures.get_or_init(new)
+    }
+
+    /// What is answered to this machine's user alone, besides all that others are.
+    fn router_of_control(&self) -> Router {
+        Router::new()
+            .route("/v1/whois", post(whois::answer))
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(middleware::from_fn(gate::bounds))
+            .with_state(self.clone())
+            .merge(self.router())
     }
 
     fn router(&self) -> Router {

@@ -100,7 +100,10 @@ impl Door {
 impl Api {
     /// Answers whoever comes by `door`, until the task is dropped.
     pub async fn serve(self, door: Door) {
-        let router = self.router();
+        let router = match &door {
+            Door::Plain(_) | Door::Tls { .. } => self.router(),
+            Door::Control(..) => self.router_of_control(),
+        };
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let come = match &door {

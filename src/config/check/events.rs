@@ -1,13 +1,16 @@
 //! `[events]`: where they go, and what deliveries are signed with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
 
 use super::{Checker, SECOND};
 use crate::config::file;
 use crate::config::key::Key;
 use crate::config::parse::Fault;
 use crate::config::{Events, Webhook};
+use crate::dataplane::tls;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Each has a thread and a queue of its own.
@@ -63,15 +66,40 @@ impl Checker<'_> {
                     "events.webhooks.{index}: events cross the network in clear; use https"
                 ));
             }
+            let authorities = self.authorities(&key, webhook);
             let file = webhook.file.as_deref();
             if let Some(secret) = self.file_or_value(&key, file, webhook.value.as_ref()) {
                 webhooks.push(Webhook {
                     url: webhook.url.clone(),
                     secret,
+                    authorities,
                 });
             }
         }
         webhooks
+    }
+
+    /// Those of `ca`, if it is there.
+    fn authorities(
+        &mut self,
+        key: &Key,
+        webhook: &file::Webhook,
+    ) -> Option<Vec<CertificateDer<'static>>> {
+        let path = webhook.ca.as_deref()?;
+        let found = if webhook.url.starts_with("http://") {
+            Err(Fault::new(
+                "there is no certificate to vouch for on http",
+                "use https, or leave it out",
+            ))
+        } else {
+            tls::authorities(Path::new(path)).map_err(|reason| {
+                Fault::new(
+                    reason,
+                    "name a PEM file with the certificates of those who issue the receiver's",
+                )
+            })
+        };
+        self.parse(&key.entry("ca"), found.map(Some), None)
     }
 }
 

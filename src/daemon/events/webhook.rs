@@ -48,7 +48,7 @@ impl Webhook {
             place,
             url: settings.url.clone(),
             secret: settings.secret.clone(),
-            agent: agent(settings.url.starts_with("https://")),
+            agent: agent(settings),
             stop,
             is_away: false,
         }
@@ -122,17 +122,22 @@ fn signature(secret: &SecretString, unix: u64, body: &str) -> String {
     text
 }
 
-/// A client that follows nobody elsewhere; over TLS it trusts whom this system trusts.
-fn agent(has_tls: bool) -> Agent {
-    let roots: Vec<Certificate<'static>> = if has_tls {
-        let native = rustls_native_certs::load_native_certs();
-        let certs = native.certs.iter();
-        certs
-            .map(|certificate| Certificate::from_der(certificate).to_owned())
-            .collect()
-    } else {
-        Vec::new()
+/// A client that follows nobody elsewhere; over TLS it trusts whom the settings name, or else whom
+/// this system trusts.
+fn agent(settings: &config::Webhook) -> Agent {
+    let native;
+    let roots = match &settings.authorities {
+        Some(authorities) => authorities.as_slice(),
+        None if settings.url.starts_with("https://") => {
+            native = rustls_native_certs::load_native_certs().certs;
+            native.as_slice()
+        }
+        None => &[],
     };
+    let roots: Vec<Certificate<'static>> = roots
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect();
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::new_with_certs(&roots))
         .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()))

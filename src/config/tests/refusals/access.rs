@@ -475,6 +475,20 @@ pub(super) const CASES: &[Case] = &[
         "openssl",
     ),
     (
+        "events.webhooks = [{ url = 'https://a', value = 'x', ca = '/nonexistent/ca.pem' }]",
+        "events.webhooks.0.ca",
+        Some("\"/nonexistent/ca.pem\""),
+        "cannot be read",
+        "PEM",
+    ),
+    (
+        "events.webhooks = [{ url = 'http://127.0.0.1/a', value = 'x', ca = '/nonexistent/ca.pem' }]",
+        "events.webhooks.0.ca",
+        Some("\"/nonexistent/ca.pem\""),
+        "no certificate",
+        "https",
+    ),
+    (
         "events.webhooks = [{ url = 'https://a', file = '/nonexistent/secret' }]",
         "events.webhooks.0.file",
         Some("\"/nonexistent/secret\""),
