@@ -28,13 +28,28 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    fn packed(self) -> u64 {
+        u64::from(self.per_second) << 32 | u64::from(self.burst)
+    }
+
+    fn unpacked(bits: u64) -> Self {
+        let half = |bits| u32::try_from(bits).unwrap_or(u32::MAX);
+        Self {
+            per_second: half(bits >> 32),
+            burst: half(bits & u64::from(u32::MAX)),
+        }
+    }
+}
+
 /// The tables; shared by all workers.
 #[derive(Debug)]
 pub struct Unvalidated {
     hasher: foldhash::quality::RandomState,
     sources: Box<[AtomicU64]>,
     networks: Box<[AtomicU64]>,
-    rate: Rate,
+    /// A [`Rate`] in one number, so that nobody reads half of two.
+    rate: AtomicU64,
 }
 
 impl Unvalidated {
@@ -45,19 +60,25 @@ impl Unvalidated {
             hasher: foldhash::quality::RandomState::default(),
             sources: table(),
             networks: table(),
-            rate,
+            rate: AtomicU64::new(rate.packed()),
         }
+    }
+
+    /// Another rate from now on; what was taken stays taken.
+    pub fn set(&self, rate: Rate) {
+        self.rate.store(rate.packed(), Ordering::Relaxed);
     }
 
     /// Takes one reply off the budgets of `ip` and its network; false when either is spent.
     #[must_use]
     pub fn allow(&self, ip: IpAddr, now: Tick) -> bool {
-        if self.rate.per_second == 0 {
+        let rate = Rate::unpacked(self.rate.load(Ordering::Relaxed));
+        if rate.per_second == 0 {
             return false;
         }
         let (source, network) = keys(ip);
-        let spacing = 1_000_000_000 / u64::from(self.rate.per_second);
-        let span = spacing.saturating_mul(u64::from(self.rate.burst.max(1)));
+        let spacing = 1_000_000_000 / u64::from(rate.per_second);
+        let span = spacing.saturating_mul(u64::from(rate.burst.max(1)));
         // The source first, so that one that floods takes no more than its own share off its
         // network's budget, which fills twenty times as fast and holds twenty times as much.
         take(self.bucket(&self.sources, source), spacing, span, now)
@@ -179,6 +200,23 @@ mod tests {
             assert!(!table.allow(IpAddr::from([192, 0, 2, 1]), second(100)));
         }
         assert!(table.allow(IpAddr::from([192, 0, 2, 2]), second(100)));
+    }
+
+    /// T29
+    #[test]
+    fn another_rate_holds_at_once_and_gives_nobody_a_second_burst() {
+        let table = Unvalidated::new(RATE);
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(allowed(&table, ip, second(100)), 200);
+        let rate = Rate {
+            per_second: 10,
+            burst: u32::MAX,
+        };
+        assert_eq!(Rate::unpacked(rate.packed()), rate);
+        table.set(Rate { burst: 20, ..rate });
+        assert_eq!(allowed(&table, ip, second(100)), 0);
+        assert_eq!(allowed(&table, ip, second(200)), 20);
+        assert_eq!(allowed(&table, ip, second(201)), 10);
     }
 
     #[test]

@@ -32,3 +32,4 @@ mod sockets;
 mod strangers;
 mod streams;
 mod tcp_relay;
+mod tuning;
