@@ -18,4 +18,5 @@ mod allocations;
 mod control;
 mod credentials;
 mod hostile;
+mod renewal;
 mod revocations;
