@@ -266,7 +266,20 @@ impl Outlet {
 }
 
 /// The writing end of one outlet's queue.
-type Queue = (Outlet, SyncSender<Arc<str>>);
+#[derive(Debug, Clone)]
+pub struct Queue {
+    outlet: Outlet,
+    lines: SyncSender<Arc<str>>,
+}
+
+impl Queue {
+    /// A queue of `room` lines, with its reading end.
+    #[must_use]
+    pub fn new(outlet: Outlet, room: usize) -> (Self, Receiver<Arc<str>>) {
+        let (lines, receiver) = sync_channel(room);
+        (Self { outlet, lines }, receiver)
+    }
+}
 
 /// The writing end of the queues; without outlets nothing is written.
 #[derive(Debug, Clone, Default)]
@@ -279,22 +292,22 @@ impl Events {
     /// A queue of `room` lines for each outlet, with their reading ends.
     #[must_use]
     pub fn new(outlets: &[Outlet], room: usize) -> (Self, Vec<Receiver<Arc<str>>>) {
-        let pairs = outlets.iter().map(|outlet| {
-            let (sender, receiver) = sync_channel(room);
-            ((*outlet, sender), receiver)
-        });
+        let pairs = outlets.iter().map(|outlet| Queue::new(*outlet, room));
         let (queues, receivers): (Vec<_>, Vec<_>) = pairs.unzip();
-        let events = Self {
-            queues: Arc::new(RwLock::new(queues)),
-            counts: Arc::default(),
-        };
+        let events = Self::default();
+        events.write_to(queues);
         (events, receivers)
     }
 
-    /// Nothing more is said: the queues end behind what is in them.
+    /// What happens from now on goes into these queues. Those from before that are not among them end
+    /// behind what is in them, once nobody else can write there.
+    pub fn write_to(&self, queues: Vec<Queue>) {
+        *self.queues.write().unwrap_or_else(PoisonError::into_inner) = queues;
+    }
+
+    /// Nothing more is said.
     pub fn close(&self) {
-        let mut queues = self.queues.write().unwrap_or_else(PoisonError::into_inner);
-        queues.clear();
+        self.write_to(Vec::new());
     }
 
     /// Puts an event into every queue that has room, at once.
@@ -304,9 +317,10 @@ impl Events {
             return;
         }
         let line: Arc<str> = event.line().into();
-        for (outlet, queue) in queues.iter() {
-            if queue.try_send(Arc::clone(&line)).is_err() {
-                self.counts(*outlet).dropped.fetch_add(1, Ordering::Relaxed);
+        for queue in queues.iter() {
+            if queue.lines.try_send(Arc::clone(&line)).is_err() {
+                let counts = self.counts(queue.outlet);
+                counts.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }
     }

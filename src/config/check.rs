@@ -28,6 +28,7 @@ mod relay;
 mod secrets;
 mod tls;
 
+pub(super) use self::listen::under_relay_ports;
 pub(super) use self::relay::external_fits;
 pub(super) use self::secrets::read_secret;
 

@@ -1,6 +1,7 @@
 //! From what the settings mean to what each layer is told: the only place that knows both.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
@@ -39,7 +40,7 @@ pub struct Keys {
 }
 
 /// What was found out about this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Machine {
     /// The addresses of its interfaces.
     pub addresses: Vec<IpAddr>,
@@ -47,6 +48,8 @@ pub struct Machine {
     pub listening: Vec<SocketAddr>,
     /// The UDP listeners among these, by their place.
     pub udp: Vec<SocketAddr>,
+    /// What the relay ports were before, since it was started: allocations may live there still.
+    pub former_ports: Vec<RangeInclusive<u16>>,
 }
 
 impl Relaying {
@@ -123,12 +126,12 @@ impl Settings {
             ceiling: PeerPolicy::from(&self.policy.ceiling),
             node: self.api.node.clone(),
             max_ttl: self.auth.max_ttl,
-            judge: PeerJudge::new(self.rules(relays, machine)).behind_nat(relays.iter().map(
-                |relay| Faces {
+            judge: PeerJudge::new(self.rules(relays, machine))
+                .with_former_ports(&machine.former_ports)
+                .behind_nat(relays.iter().map(|relay| Faces {
                     inner: relay.local,
                     outer: relay.advertised,
-                },
-            )),
+                })),
             bind: match self.relay.bind {
                 RelayBind::Auto => Bind::Auto,
                 RelayBind::Always => Bind::Always,

@@ -304,7 +304,14 @@ fn named_files<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
     if let Some(dict) = value.as_dict() {
         for (key, value) in dict {
             match value.as_str() {
-                Some(path) if key == "file" => found.push(path),
+                Some(path) if key == "file" || key == "client_ca" => found.push(path),
+                // What events are written to changes with each of them.
+                None if key == "events" => {
+                    let webhooks = value.as_dict().and_then(|events| events.get("webhooks"));
+                    webhooks
+                        .into_iter()
+                        .for_each(|hooks| named_files(hooks, found));
+                }
                 _ => named_files(value, found),
             }
         }

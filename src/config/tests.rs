@@ -588,6 +588,7 @@ fn servers_are_told_of_binding_alternates_and_whether_names_are_hashed() {
             addresses: Vec::new(),
             listening: Vec::new(),
             udp: Vec::new(),
+            former_ports: Vec::new(),
         };
         let server = settings.server(&keys, settings.secrets(), &[], &machine);
         (settings, server.unwrap())

@@ -1,16 +1,15 @@
 //! The platform's API as this daemon opens it: its listener, and the control socket.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::api::{Api, Door, Rules};
+use crate::admin::api::{Api, Around, Door, Rules, Tls};
 use crate::admin::control::Control;
-use crate::config::{self, Settings};
-use crate::daemon::certificates;
+use crate::config::{self, ApiTls, Settings};
+use crate::daemon::certificates::{self, Renewal, Whose};
 use crate::daemon::control::place::{self, Laid};
 use crate::daemon::house::House;
 use crate::daemon::reached;
@@ -23,6 +22,7 @@ use crate::turn::unvalidated::Rate;
 pub(crate) struct Doors {
     doors: Vec<Door>,
     address: Option<SocketAddr>,
+    around: Around,
     /// The control socket goes with this.
     laid: Option<Laid>,
 }
@@ -52,12 +52,13 @@ impl Doors {
         for door in self.doors {
             tokio::spawn(api.clone().serve(door));
         }
-        if let Some(tls) = &settings.api.tls {
+        if self.address.is_some() {
             let hangups = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
-            tokio::spawn(certificates::follow(Some(Arc::clone(&tls.keys)), hangups));
+            tokio::spawn(certificates::follow(Whose::Api, house.follow(), hangups));
         }
         Ok(Platform {
             api,
+            around: self.around,
             _laid: self.laid,
         })
     }
@@ -67,10 +68,55 @@ impl Doors {
 #[derive(Debug)]
 pub(crate) struct Platform {
     api: Api,
+    around: Around,
     _laid: Option<Laid>,
 }
 
+/// TLS of the API by other settings, ready to be used.
+pub(crate) struct NewTls {
+    renewal: Option<Renewal>,
+    /// None where it stays what it is.
+    around: Option<Option<Tls>>,
+}
+
 impl Platform {
+    /// Makes TLS by `new` settings ready, in which certificates that are served stay the ones that
+    /// `running` has, whichever files they come from.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub(crate) fn prepare(running: &Settings, new: &mut Settings) -> anyhow::Result<NewTls> {
+        Ok(match (&running.api.tls, &mut new.api.tls) {
+            (Some(former), Some(new)) => {
+                let renewal = Renewal::of(&former.keys, &mut new.keys);
+                let around = if new.asks_as(former) {
+                    None
+                } else {
+                    Some(Some(around(new)?))
+                };
+                NewTls { renewal, around }
+            }
+            (None, Some(new)) => NewTls {
+                renewal: None,
+                around: Some(Some(around(new)?)),
+            },
+            (former, None) => NewTls {
+                renewal: None,
+                around: former.is_some().then_some(None),
+            },
+        })
+    }
+
+    /// Speaks TLS like this from now on.
+    pub(crate) fn take_up(&self, tls: NewTls) {
+        if let Some(renewal) = tls.renewal {
+            renewal.take_up();
+        }
+        if let Some(around) = tls.around {
+            self.around.change(around);
+        }
+    }
+
     /// Keeps the API in step with the settings, for ever.
     pub(crate) async fn follow(&self, house: &House, handle: &dataplane::Handle) {
         let mut told = house.follow();
@@ -86,14 +132,27 @@ impl Platform {
     }
 }
 
+/// TLS of the API by these settings.
+fn around(tls: &ApiTls) -> anyhow::Result<Tls> {
+    let config = tls
+        .keys
+        .server_config_for(&[b"http/1.1"], tls.clients.clone());
+    Ok(Tls {
+        config: config.context("TLS of the API cannot be set up")?,
+        certified: tls.clients.is_some(),
+    })
+}
+
 /// Binds what the settings name.
 ///
 /// # Errors
 /// When an address or a path that was configured cannot be used.
 pub(crate) async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
+    let tls = settings.api.tls.as_ref().map(around).transpose()?;
     let mut doors = Doors {
         doors: Vec::new(),
         address: None,
+        around: Around::new(tls),
         laid: None,
     };
     if let Some(listen) = settings.api.door() {
@@ -104,17 +163,8 @@ pub(crate) async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
             )
         })?;
         doors.address = Some(listener.local_addr()?);
-        doors.doors.push(match &settings.api.tls {
-            None => Door::Plain(listener),
-            Some(tls) => Door::Tls {
-                listener,
-                config: tls
-                    .keys
-                    .server_config_for(&[b"http/1.1"], tls.clients.clone())
-                    .context("TLS of the API cannot be set up")?,
-                certified: tls.clients.is_some(),
-            },
-        });
+        let around = doors.around.clone();
+        doors.doors.push(Door::Network(listener, around));
     }
     let Some(path) = &settings.control.socket else {
         return Ok(doors);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::config::{Keys, Machine, Settings};
 use crate::daemon::mint;
-use crate::dataplane::{self, RelayAddress};
+use crate::dataplane::{self, RelayAddress, Tuning};
 use crate::turn::ServerConfig;
 use crate::turn::credential::SecretsRing;
 
@@ -25,6 +25,13 @@ pub(crate) struct House {
     own: Option<SecretsRing>,
     current: Mutex<Current>,
     told: watch::Sender<Arc<Settings>>,
+}
+
+/// What follows from other settings, before it is in force.
+pub(crate) struct Prepared {
+    current: Current,
+    rules: Arc<ServerConfig>,
+    tuning: Tuning,
 }
 
 struct Current {
@@ -90,20 +97,43 @@ impl House {
         current.machine != before
     }
 
-    /// Puts other settings and keys in force, if rules follow from them; else nothing changes.
-    pub(crate) fn take_up(
-        &self,
-        settings: Settings,
-        keys: Keys,
-        handle: &dataplane::Handle,
-    ) -> anyhow::Result<()> {
-        let mut current = self.current();
-        let rules = self.rules_of(&settings, &keys, &current.machine)?;
-        current.settings = Arc::new(settings);
-        current.keys = keys;
-        self.told.send_replace(Arc::clone(&current.settings));
+    /// Works out what follows from other settings and keys.
+    ///
+    /// # Errors
+    /// When no rules do.
+    pub(crate) fn prepare(&self, settings: Settings, keys: Keys) -> anyhow::Result<Prepared> {
+        let current = self.current();
+        let mut machine = current.machine.clone();
+        let (former, ports) = (&current.settings.relay.ports, &settings.relay.ports);
+        if ports != former && !machine.former_ports.contains(former) {
+            machine.former_ports.push(former.clone());
+        }
+        let rules = self.rules_of(&settings, &keys, &machine)?;
+        let tuning = settings.dataplane(self.relays.clone()).tuning();
+        Ok(Prepared {
+            current: Current {
+                settings: Arc::new(settings),
+                keys,
+                machine,
+            },
+            rules,
+            tuning,
+        })
+    }
+
+    /// Puts in force what was prepared just before.
+    pub(crate) fn take_up(&self, prepared: Prepared, handle: &dataplane::Handle) {
+        let Prepared {
+            current,
+            rules,
+            tuning,
+        } = prepared;
+        let settings = Arc::clone(&current.settings);
+        *self.current() = current;
+        self.told.send_replace(settings);
+        // First, so that no worker meets a relay port that it takes for something else.
         handle.reconfigure(&rules);
-        Ok(())
+        handle.retune(tuning);
     }
 
     /// The keys in use.

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::config::Keys;
@@ -43,14 +44,31 @@ pub(crate) fn load(directory: Option<&Path>) -> anyhow::Result<Keys> {
     })
 }
 
-/// `sealing.key` seals; what `sealing.previous.key` sealed is still good while that file is there.
+/// The key that seals.
+const SEALING: &str = "sealing.key";
+/// What this one sealed is still good while it is there.
+const PREVIOUS: &str = "sealing.previous.key";
+
+/// The keys that usernames are sealed with.
 pub(crate) fn sealing(directory: Option<&Path>) -> anyhow::Result<SealingKeys> {
-    let mut keys = vec![key(directory, "sealing.key")?];
-    let previous = "sealing.previous.key";
-    if directory.is_some_and(|directory| directory.join(previous).exists()) {
-        keys.push(key(directory, previous)?);
+    let mut keys = vec![key(directory, SEALING)?];
+    if directory.is_some_and(|directory| directory.join(PREVIOUS).exists()) {
+        keys.push(key(directory, PREVIOUS)?);
     }
     Ok(SealingKeys::new(&keys))
+}
+
+/// Changes when these do; it says nothing of them to who does not have them.
+pub(crate) fn sealing_fingerprint(directory: Option<&Path>) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    for name in [SEALING, PREVIOUS] {
+        let mut bytes = Zeroizing::new([0; LEN]);
+        let file = directory.and_then(|directory| File::open(directory.join(name)).ok());
+        let is_whole = file.is_some_and(|mut file| file.read_exact(bytes.as_mut()).is_ok());
+        digest.update([u8::from(is_whole)]);
+        digest.update(bytes.as_ref());
+    }
+    digest.finalize().into()
 }
 
 /// The key kept as `name` in `directory`, made if it is not there yet.

@@ -41,14 +41,25 @@ fn journal() -> Option<tracing_journald::Layer> {
     )
 }
 
-/// Moves the level of a log that has begun.
-#[derive(Debug, Clone)]
-pub(crate) struct Level(reload::Handle<Targets, Registry>);
+/// What writes log events down.
+type Writer = Box<dyn Layer<Registry> + Send + Sync>;
 
-impl Level {
-    /// From now on this is the least level that is written.
-    pub(crate) fn set(&self, level: tracing::Level) {
-        if let Err(error) = self.0.reload(targets(level)) {
+/// A log that has begun.
+#[derive(Clone)]
+pub(crate) struct Output {
+    level: reload::Handle<Targets, Registry>,
+    writer: reload::Handle<Writer, Registry>,
+}
+
+impl Output {
+    /// Writes as `new` says from now on, after it was written as `former` says.
+    pub(crate) fn take_up(&self, former: &Log, new: &Log) {
+        if new.format != former.format
+            && let Err(error) = self.writer.reload(writer(new.format))
+        {
+            tracing::error!("the format of the log stays as it was: {error}");
+        }
+        if let Err(error) = self.level.reload(targets(new.level)) {
             tracing::error!("the level of the log stays as it was: {error}");
         }
     }
@@ -62,14 +73,12 @@ fn targets(level: tracing::Level) -> Targets {
         .with_target("taciturn", level)
 }
 
-/// Begins to log.
-pub(crate) fn start(log: &Log) -> Level {
-    let (filter, handle) = reload::Layer::new(targets(log.level));
+fn writer(format: LogFormat) -> Writer {
     let to_stderr =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr as fn() -> std::io::Stderr);
     let text = |layer: Stderr| layer.with_ansi(std::io::stderr().is_terminal()).boxed();
     let json = |layer: Stderr| layer.json().flatten_event(true).boxed();
-    let layer = match log.format {
+    match format {
         LogFormat::Text => text(to_stderr),
         LogFormat::Json => json(to_stderr),
         LogFormat::Auto if std::io::stderr().is_terminal() => text(to_stderr),
@@ -77,7 +86,13 @@ pub(crate) fn start(log: &Log) -> Level {
             Some(journal) => journal.boxed(),
             None => json(to_stderr),
         },
-    };
+    }
+}
+
+/// Begins to log.
+pub(crate) fn start(log: &Log) -> Output {
+    let (filter, level) = reload::Layer::new(targets(log.level));
+    let (layer, writer) = reload::Layer::new(writer(log.format));
     // A second call in one process changes nothing.
     if tracing_subscriber::registry()
         .with(layer.with_filter(filter))
@@ -86,5 +101,5 @@ pub(crate) fn start(log: &Log) -> Level {
     {
         tracing::debug!("the log was started before");
     }
-    Level(handle)
+    Output { level, writer }
 }

@@ -74,7 +74,14 @@ impl Pseudonyms {
         Ok(())
     }
 
-    fn forget_old(&self) -> anyhow::Result<()> {
+    /// Keeps keys for so many days from now on, today included, and deletes those that are older now.
+    pub(crate) fn keep_for(&mut self, days: u64) -> anyhow::Result<()> {
+        self.days = days;
+        self.forget_old()
+    }
+
+    /// Deletes keys that are too old.
+    pub(crate) fn forget_old(&self) -> anyhow::Result<()> {
         let Some(directory) = &self.directory else {
             return Ok(());
         };
@@ -144,6 +151,21 @@ mod tests {
         let mut second = Pseudonyms::load(Some(state.path()), 7, 10 * DAY + 5).unwrap();
         assert_eq!(second.of(client(), 10 * DAY + 6).unwrap(), monday);
         assert_ne!(second.of(client(), 11 * DAY).unwrap(), monday);
+    }
+
+    #[test]
+    fn keys_are_deleted_at_once_that_were_to_be_kept_for_longer() {
+        let state = tempfile::tempdir().unwrap();
+        let mut pseudonyms = Pseudonyms::load(Some(state.path()), 7, 10 * DAY).unwrap();
+        for day in 11..14 {
+            pseudonyms.begin_day_of(day * DAY).unwrap();
+        }
+        pseudonyms.keep_for(2).unwrap();
+        let days: Vec<u64> = kept(state.path()).unwrap().iter().map(|k| k.0).collect();
+        assert_eq!(days, [12, 13]);
+        pseudonyms.keep_for(7).unwrap();
+        pseudonyms.begin_day_of(18 * DAY).unwrap();
+        assert_eq!(kept(state.path()).unwrap().len(), 3);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! New settings under a running daemon: on SIGHUP, and when the configuration file changes or a
-//! file that it names for a secret.
+//! New settings under a running daemon: on SIGHUP, and when the configuration file changes, a file
+//! that it names for a secret or for clients' issuers, or a key that usernames are sealed with.
 //!
-//! All or nothing: what is wrong anywhere leaves everything as it was, and is told in the words of
-//! `taciturn check`. What needs a restart is named and left. Certificates have their own look-out
+//! All or nothing: first everything is made ready, and what is wrong anywhere leaves everything as it
+//! was and is told in the words of `taciturn check`; then it is put in force, in steps that cannot
+//! fail. What needs a restart is named and left. Certificates have their own look-out
 //! (`certificates.rs`); here only other files for them are taken up.
 
 use std::time::Duration;
@@ -12,6 +13,9 @@ use tokio::signal::unix::Signal;
 
 use crate::admin::Reloads;
 use crate::config::{self, Keys, Loaded, Sources};
+use crate::daemon::api::Platform;
+use crate::daemon::certificates::Renewal;
+use crate::daemon::events::Outlets;
 use crate::daemon::house::House;
 use crate::daemon::{keys, log};
 use crate::dataplane::Handle;
@@ -20,12 +24,19 @@ use crate::dataplane::Handle;
 /// that nobody reads half of what is being written.
 const TURN: Duration = Duration::from_secs(1);
 
+/// What the files are like: of the configuration, and of the keys that usernames are sealed with.
+pub(crate) type Look = [[u8; 32]; 2];
+
 /// What reloading needs.
 pub(crate) struct Reload<'h> {
     pub(crate) sources: Sources,
+    /// What the files were like that it was started with.
+    pub(crate) in_force: Look,
     pub(crate) house: &'h House,
     pub(crate) handle: &'h Handle,
-    pub(crate) level: log::Level,
+    pub(crate) platform: &'h Platform,
+    pub(crate) outlets: &'h Outlets,
+    pub(crate) log: log::Output,
     pub(crate) reloads: Reloads,
 }
 
@@ -34,8 +45,8 @@ impl Reload<'_> {
     pub(crate) async fn follow(self, mut hangups: Signal) {
         let mut turns = tokio::time::interval(TURN);
         turns.tick().await;
-        let mut last = self.look().await;
-        let mut in_force = last;
+        let mut in_force = Some(self.in_force);
+        let mut last = in_force;
         loop {
             let hung_up = tokio::select! {
                 _ = turns.tick() => false,
@@ -52,9 +63,15 @@ impl Reload<'_> {
     }
 
     /// What the files are like; none when that cannot be told.
-    async fn look(&self) -> Option<[u8; 32]> {
+    async fn look(&self) -> Option<Look> {
         let sources = self.sources.clone();
-        let looked = tokio::task::spawn_blocking(move || config::fingerprint(&sources));
+        let state = self.house.settings.state.dir.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            [
+                config::fingerprint(&sources),
+                keys::sealing_fingerprint(state.as_deref()),
+            ]
+        });
         looked.await.ok()
     }
 
@@ -80,6 +97,36 @@ impl Reload<'_> {
     }
 
     async fn read_and_take_up(&self) -> anyhow::Result<()> {
+        let (loaded, keys) = self.read().await?;
+        let running = self.house.now();
+        let (mut settings, kept) = loaded.settings.taken_up_by(&running);
+        let log = settings.log.clone();
+        let listeners = match (&running.tls.keys, &mut settings.tls.keys) {
+            (Some(served), Some(read)) => Renewal::of(served, read),
+            (Some(_) | None, _) => None,
+        };
+        let tls = Platform::prepare(&running, &mut settings)?;
+        let outlets = self.outlets.prepare(&settings.events)?;
+        let prepared = self.house.prepare(settings, keys)?;
+
+        if let Some(listeners) = listeners {
+            listeners.take_up();
+        }
+        self.platform.take_up(tls);
+        self.outlets.take_up(outlets);
+        self.house.take_up(prepared, self.handle);
+        self.log.take_up(&running.log, &log);
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        for key in kept {
+            tracing::warn!(key, "this needs a restart, and stays as it was");
+        }
+        Ok(())
+    }
+
+    /// What the sources say now, and the keys that go with it.
+    async fn read(&self) -> anyhow::Result<(Loaded, Keys)> {
         let (sources, keys) = (self.sources.clone(), self.house.keys());
         let state = self.house.settings.state.dir.clone();
         let read = tokio::task::spawn_blocking(move || -> anyhow::Result<(Loaded, Keys)> {
@@ -91,25 +138,6 @@ impl Reload<'_> {
             };
             Ok((loaded, Keys { sealing, ..keys }))
         });
-        let (loaded, keys) = read.await.context("reading ended in a panic")??;
-        let running = self.house.now();
-        let (mut settings, kept) = loaded.settings.taken_up_by(&running);
-        if let (Some(served), Some(new)) = (&running.tls.keys, &settings.tls.keys) {
-            let files = new.files();
-            if served.files() != files {
-                served.take_from(files)?;
-            }
-            settings.tls.keys = Some(std::sync::Arc::clone(served));
-        }
-        let level = settings.log.level;
-        self.house.take_up(settings, keys, self.handle)?;
-        self.level.set(level);
-        for warning in &loaded.warnings {
-            tracing::warn!("{warning}");
-        }
-        for key in kept {
-            tracing::warn!(key, "this needs a restart, and stays as it was");
-        }
-        Ok(())
+        read.await.context("reading ended in a panic")?
     }
 }

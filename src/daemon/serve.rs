@@ -8,12 +8,14 @@ use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tracing::field::DisplayValue;
 
 use crate::admin::control::{Control, PseudonymKeys, Refusals};
 use crate::admin::events::Events;
 use crate::admin::{Admin, Readiness, Reloads};
 use crate::config::{self, Keys, Machine, SHOWN_ADDRESSES, Settings, Sources};
+use crate::daemon::certificates::Whose;
 use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
 use crate::daemon::events::{self, Failures, Outlets};
@@ -36,8 +38,10 @@ const RESCAN: Duration = Duration::from_secs(10);
 /// When it cannot start.
 pub(crate) fn run(arguments: &Serve) -> anyhow::Result<()> {
     let sources = arguments.sources();
+    // Before it is read, so that a change in between is one.
+    let fingerprint = config::fingerprint(&sources);
     let loaded = config::load(&sources)?;
-    let level = log::start(&loaded.settings.log);
+    let log = log::start(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -49,11 +53,16 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    runtime.block_on(serve(loaded.settings, sources, level))
+    runtime.block_on(serve(loaded.settings, (sources, fingerprint), log))
 }
 
-async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    (sources, fingerprint): (Sources, [u8; 32]),
+    log: log::Output,
+) -> anyhow::Result<()> {
     let (keys, refusals) = keys_and_refusals(&settings)?;
+    let sealing = keys::sealing_fingerprint(settings.state.dir.as_deref());
     let made_for_this_run = settings.auth.is_empty();
     let own = made_for_this_run.then(secret_of_this_run).transpose()?;
     let relays = settings.relays(&default_relays())?;
@@ -62,8 +71,7 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     }
     let machine = Machine {
         addresses: sys::local_addresses()?,
-        listening: Vec::new(),
-        udp: Vec::new(),
+        ..Machine::default()
     };
     let house = House::new(settings, keys, own, relays, machine);
 
@@ -91,18 +99,16 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     let readiness = Readiness::default();
     let reloads = Reloads::default();
     if let Some(admin) = admin {
-        tracing::info!(address = %admin.address(), "admin listens");
-        let (handle, readiness, reloads) = (handle.clone(), readiness.clone(), reloads.clone());
-        let events = events.clone();
-        tokio::spawn(async move {
-            if let Err(error) = admin.serve(handle, readiness, reloads, events).await {
-                tracing::error!(%error, "the admin listener failed");
-            }
-        });
+        serve_admin(admin, &handle, &readiness, &reloads, events);
     }
-    let telling = Telling::new(events, &handle, &house.settings);
-    let glass = glass(&house.settings);
-    let journal = tokio::spawn(write_journal(records, pseudonyms, glass, telling));
+    let journal = Journal {
+        pseudonyms,
+        glass: glass(&house.settings),
+        events: events.clone(),
+        failures: Failures::new(handle.counters(), sys::unix_seconds()),
+        settings: house.follow(),
+    };
+    let journal = tokio::spawn(journal.write(records));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let [hangups, renewals] = [hangups()?, hangups()?];
     announce(&house, &handle, admin_address, made_for_this_run)?;
@@ -111,9 +117,12 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
     readiness.begin();
     let reload = Reload {
         sources,
+        in_force: [fingerprint, sealing],
         house: &house,
         handle: &handle,
-        level,
+        platform: &platform,
+        outlets: &outlets,
+        log,
         reloads,
     };
     tokio::select! {
@@ -121,7 +130,7 @@ async fn serve(settings: Settings, sources: Sources, level: log::Level) -> anyho
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         () = follow_addresses(&house, &handle) => {}
-        () = certificates::follow(house.settings.tls.keys.clone(), renewals) => {}
+        () = certificates::follow(Whose::Listeners, house.follow(), renewals) => {}
         () = reload.follow(hangups) => {}
         () = platform.follow(&house, &handle) => {}
     }
@@ -162,6 +171,24 @@ async fn bind_admin(settings: &Settings) -> anyhow::Result<Option<Admin>> {
         )
     })?;
     Ok(Some(admin))
+}
+
+/// Answers operators from now on.
+fn serve_admin(
+    admin: Admin,
+    handle: &dataplane::Handle,
+    readiness: &Readiness,
+    reloads: &Reloads,
+    events: &Events,
+) {
+    tracing::info!(address = %admin.address(), "admin listens");
+    let (handle, readiness, reloads) = (handle.clone(), readiness.clone(), reloads.clone());
+    let events = events.clone();
+    tokio::spawn(async move {
+        if let Err(error) = admin.serve(handle, readiness, reloads, events).await {
+            tracing::error!(%error, "the admin listener failed");
+        }
+    });
 }
 
 /// The keys of the state directory, and whom it says to refuse.
@@ -277,65 +304,81 @@ async fn renew_credential(house: &House, handle: &dataplane::Handle, mut left: O
     }
 }
 
-/// What a platform is told of.
-struct Telling {
+/// What is written down of what happens to allocations, and told of it.
+struct Journal {
+    pseudonyms: Arc<Mutex<Pseudonyms>>,
+    glass: Option<BreakGlass>,
     events: Events,
     failures: Failures,
-    /// How often failures are summed up.
-    interval: Duration,
+    settings: watch::Receiver<Arc<Settings>>,
 }
 
-impl Telling {
-    fn new(events: &Events, handle: &dataplane::Handle, settings: &Settings) -> Self {
-        Self {
-            events: events.clone(),
-            failures: Failures::new(handle.counters(), sys::unix_seconds()),
-            interval: settings.events.interval,
+impl Journal {
+    /// Writes until no worker is left.
+    async fn write(mut self, mut records: Records) {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let mut hours = every(HOUR);
+        let mut interval = self.settings.borrow().events.interval;
+        let mut intervals = every(interval);
+        loop {
+            let record = tokio::select! {
+                record = records.recv() => record,
+                _ = hours.tick() => {
+                    self.tidy();
+                    continue;
+                }
+                _ = intervals.tick() => {
+                    self.sum_up();
+                    continue;
+                }
+                Ok(()) = self.settings.changed() => {
+                    let settings = Arc::clone(&self.settings.borrow_and_update());
+                    if settings.events.interval != interval {
+                        interval = settings.events.interval;
+                        intervals = every(interval);
+                    }
+                    self.keep_keys_for(settings.log.pseudonym_days);
+                    continue;
+                }
+            };
+            let Some(record) = record else {
+                self.sum_up();
+                return;
+            };
+            if let Some(event) = events::of_record(&record, sys::unix_seconds()) {
+                self.events.send(&event);
+            }
+            log_record(&record, &self.pseudonyms, self.glass);
         }
     }
 
     fn sum_up(&mut self) {
         self.failures.sum_up(&self.events, sys::unix_seconds());
     }
+
+    /// So that old keys go also when nobody calls.
+    fn tidy(&self) {
+        let mut pseudonyms = lock(&self.pseudonyms);
+        let begun = pseudonyms.begin_day_of(sys::unix_seconds());
+        tell_of_old_keys(begun.and_then(|()| pseudonyms.forget_old()));
+        if self.glass.is_some() {
+            tracing::warn!("{SHOWN_ADDRESSES}");
+        }
+    }
+
+    fn keep_keys_for(&self, days: u16) {
+        tell_of_old_keys(lock(&self.pseudonyms).keep_for(days.into()));
+    }
 }
 
-/// Writes down what happens to allocations, and tells of it, until no worker is left.
-async fn write_journal(
-    mut records: Records,
-    pseudonyms: Arc<Mutex<Pseudonyms>>,
-    glass: Option<BreakGlass>,
-    mut telling: Telling,
-) {
-    const HOUR: Duration = Duration::from_secs(3_600);
-    let mut hours = tokio::time::interval_at(tokio::time::Instant::now() + HOUR, HOUR);
-    let mut intervals = tokio::time::interval(telling.interval);
-    intervals.tick().await;
-    loop {
-        let record = tokio::select! {
-            record = records.recv() => record,
-            // So that old keys go also when nobody calls.
-            _ = hours.tick() => {
-                if let Err(error) = lock(&pseudonyms).begin_day_of(sys::unix_seconds()) {
-                    tracing::error!("old keys of pseudonyms are still there: {error:#}");
-                }
-                if glass.is_some() {
-                    tracing::warn!("{SHOWN_ADDRESSES}");
-                }
-                continue;
-            }
-            _ = intervals.tick() => {
-                telling.sum_up();
-                continue;
-            }
-        };
-        let Some(record) = record else {
-            telling.sum_up();
-            return;
-        };
-        if let Some(event) = events::of_record(&record, sys::unix_seconds()) {
-            telling.events.send(&event);
-        }
-        log_record(&record, &pseudonyms, glass);
+/// Ticks from so long on from now.
+fn every(period: Duration) -> tokio::time::Interval {
+    tokio::time::interval_at(tokio::time::Instant::now() + period, period)
+}
+
+fn tell_of_old_keys(forgotten: anyhow::Result<()>) {
+    if let Err(error) = forgotten {
+        tracing::error!("old keys of pseudonyms are still there: {error:#}");
     }
 }
 

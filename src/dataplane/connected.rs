@@ -5,6 +5,8 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::dataplane::balancers::KnownBalancers;
 use crate::dataplane::proxy::{self, Parsed};
 use crate::dataplane::ring::{RingIn, RingOut};
@@ -87,6 +89,18 @@ impl Connected {
     /// Whether datagrams from this source are those of a load balancer.
     pub(crate) fn trusts(&self, source: IpAddr) -> bool {
         self.streams.trusts(source)
+    }
+
+    /// Believes the PROXY headers of these networks, and of no others, from now on. Connections that
+    /// stand keep the client that theirs named.
+    pub(crate) fn trust(&mut self, networks: Arc<[IpNet]>) {
+        self.streams.trust(networks);
+    }
+
+    /// Marks what leaves for clients with this DSCP from now on.
+    pub(crate) fn mark(&mut self, dscp: u8) {
+        self.streams.mark_packets(dscp);
+        self.sessions.mark(dscp);
     }
 
     /// Whose datagram came through the load balancer `source`, and how long its header is; a datagram

@@ -1,10 +1,10 @@
 //! The only state that workers share on the data path: for each relay IP an array, indexed by
-//! port, of the landing published there. Reading takes no lock and waits for nobody; a sender reads
+//! port, of the landing published there, in pages that are made once and never go. Reading takes no lock and waits for nobody; a sender reads
 //! it once, and from then on only asks the landing in its hand whether it is still current.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
@@ -17,28 +17,44 @@ pub(crate) struct Directory {
     relays: Vec<Slots>,
 }
 
+/// Ports on one page.
+const PAGE: usize = 1 << 10;
+/// Pages for all ports.
+const PAGES: usize = (1 << 16) / PAGE;
+
+type Page = Box<[ArcSwapOption<Landing>]>;
+
 #[derive(Debug)]
 struct Slots {
     ip: IpAddr,
-    first: u16,
-    slots: Box<[ArcSwapOption<Landing>]>,
+    pages: [OnceLock<Page>; PAGES],
 }
 
 impl Directory {
     /// An empty directory for these relay IPs (as clients are told them) and ports.
     pub(crate) fn new(addresses: &[IpAddr], ports: &RangeInclusive<u16>) -> Self {
-        let relays = addresses
-            .iter()
-            .map(|ip| Slots {
-                ip: *ip,
-                first: *ports.start(),
-                slots: ports.clone().map(|_| ArcSwapOption::empty()).collect(),
-            })
-            .collect();
-        Self { relays }
+        let slots = |ip: &IpAddr| Slots {
+            ip: *ip,
+            pages: [const { OnceLock::new() }; PAGES],
+        };
+        let directory = Self {
+            relays: addresses.iter().map(slots).collect(),
+        };
+        directory.cover(ports);
+        directory
     }
 
-    /// Makes `landing` what everyone finds at its address; outside the relay range nothing
+    /// Makes room for these ports too.
+    pub(crate) fn cover(&self, ports: &RangeInclusive<u16>) {
+        let [first, last] = [*ports.start(), *ports.end()].map(|port| usize::from(port) / PAGE);
+        for relay in &self.relays {
+            for page in relay.pages.iter().take(last + 1).skip(first) {
+                page.get_or_init(|| (0..PAGE).map(|_| ArcSwapOption::empty()).collect());
+            }
+        }
+    }
+
+    /// Makes `landing` what everyone finds at its address; where no room was made for it nothing
     /// happens.
     pub(crate) fn publish(&self, landing: Arc<Landing>) {
         if let Some(slot) = self.slot(landing.relayed) {
@@ -63,16 +79,16 @@ impl Directory {
 
     /// Whether there is a landing that `is_it` says yes to. Not for workers.
     pub(crate) fn any(&self, mut is_it: impl FnMut(&Landing) -> bool) -> bool {
-        let mut slots = self.relays.iter().flat_map(|relay| &relay.slots);
+        let pages = self.relays.iter().flat_map(|relay| &relay.pages);
+        let mut slots = pages.filter_map(OnceLock::get).flatten();
         slots.any(|slot| slot.load().as_deref().is_some_and(&mut is_it))
     }
 
     fn slot(&self, relayed: RelayedAddr) -> Option<&ArcSwapOption<Landing>> {
         let ip = relayed.ip();
         let relay = self.relays.iter().find(|relay| relay.ip == ip)?;
-        relay
-            .slots
-            .get(usize::from(relayed.port().checked_sub(relay.first)?))
+        let port = usize::from(relayed.port());
+        relay.pages.get(port / PAGE)?.get()?.get(port % PAGE)
     }
 }
 
@@ -140,11 +156,26 @@ mod tests {
             );
             assert!(directory.with(at(1 - ip, port), |_| ()).is_none());
         }
-        for port in [0, 49_999, 50_010, 65_535] {
+        for port in [0, 40_000, 65_535] {
             directory.publish(landing(at(0, port)));
             assert!(directory.with(at(0, port), |_| ()).is_none());
         }
         directory.withdraw(at(0, 50_000));
         assert!(directory.with(at(0, 50_000), |_| ()).is_none());
+    }
+
+    #[test]
+    fn room_for_more_ports_is_made_beside_what_is_there() {
+        let ip: IpAddr = [203, 0, 113, 7].into();
+        let directory = Directory::new(&[ip], &(50_000..=50_009));
+        let at = |port| RelayedAddr::new(SocketAddr::new(ip, port));
+        directory.publish(landing(at(50_000)));
+        directory.cover(&(1_024..=65_535));
+        for port in [1_024, 40_000, 65_535] {
+            directory.publish(landing(at(port)));
+        }
+        let mut found = Vec::new();
+        directory.each(|landing| found.push(landing.relayed.port()));
+        assert_eq!(found, [1_024, 40_000, 50_000, 65_535]);
     }
 }

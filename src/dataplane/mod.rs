@@ -25,6 +25,7 @@ mod stream;
 mod surroundings;
 pub mod sys;
 pub mod tls;
+mod tuning;
 mod turns;
 mod worker;
 
@@ -48,6 +49,7 @@ use crate::turn::{AllocationId, ClientAddr, ListenerId, ServerConfig, Tick, Tran
 pub use journal::{Record, Records, Totals};
 pub use seen::Seen;
 pub use shared::RelayAddress;
+pub use tuning::Tuning;
 
 use shared::{Command, Shared};
 use sys::SocketOptions;
@@ -149,6 +151,8 @@ pub struct Handle {
     /// Where clients of other transports than UDP are taken; these never change.
     others: Arc<[(Transport, SocketAddr)]>,
     config: Arc<Config>,
+    /// What of it holds now.
+    tuning: Arc<ArcSwap<Tuning>>,
     rules: Arc<ArcSwap<ServerConfig>>,
     lost: Arc<AtomicU64>,
 }
@@ -242,14 +246,14 @@ impl Handle {
     /// When this machine's addresses cannot be listed.
     pub fn rescan(&self) -> Result<Rescan, StartError> {
         let all = listeners::expand(&self.config.listen).map_err(system("list addresses"))?;
-        let options = SocketOptions {
-            receive_buffer: self.config.listen_buffer,
-            dscp: self.config.dscp,
-        };
         let mut known = self
             .listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let options = SocketOptions {
+            receive_buffer: self.config.listen_buffer,
+            dscp: self.tuning.load().dscp,
+        };
         let mut scan = Rescan::default();
         for wanted in all {
             let address = wanted.address;

@@ -50,6 +50,13 @@ impl Outgoing {
         });
     }
 
+    /// Marks what leaves by listeners with this DSCP from now on.
+    pub(crate) fn mark(&mut self, dscp: u8) {
+        for listener in &mut self.listeners {
+            listener.socket.mark(dscp);
+        }
+    }
+
     /// How many listeners there are.
     pub(crate) const fn listeners(&self) -> usize {
         self.listeners.len()

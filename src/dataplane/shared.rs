@@ -11,6 +11,7 @@ use crate::dataplane::directory::Directory;
 use crate::dataplane::owners::Owners;
 use crate::dataplane::stream::connection::Connection;
 use crate::dataplane::sys::{Ecn, TcpStream, UdpSocket, Waker};
+use crate::dataplane::tuning::Tuning;
 use crate::dataplane::turns::Turns;
 use crate::turn::ports::PortPool;
 use crate::turn::quota::Users;
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     End(AllocationId),
     /// The rules changed.
     Reconfigure(std::sync::Arc<ServerConfig>),
+    /// What sockets are opened and marked with changed, or whose PROXY headers are believed.
+    Retune(std::sync::Arc<Tuning>),
     /// It ends its allocations and itself.
     Stop,
 }

@@ -80,6 +80,7 @@ pub(super) fn start(
         counters: counters.into(),
         listeners: Arc::new(Mutex::new(bound)),
         others: others.into(),
+        tuning: Arc::new(ArcSwap::from_pointee(config.tuning())),
         config: Arc::new(config),
         rules: Arc::new(ArcSwap::new(Arc::clone(server))),
         lost: journal.lost(),
@@ -181,10 +182,7 @@ fn worker(
     journal: &Journal,
 ) -> Result<Worker, StartError> {
     let poller = Poller::new().map_err(system("open epoll"))?;
-    let options = SocketOptions {
-        receive_buffer: config.relay_buffer,
-        dscp: config.dscp,
-    };
+    let options = config.tuning().relay_options();
     let backlog = journal.backlog();
     let surroundings = Surroundings::new(Arc::clone(shared), id, poller, options, backlog);
     let turn = Server::new(Arc::clone(server), surroundings, id, entropy()?);

@@ -99,6 +99,16 @@ impl Surroundings {
         }
     }
 
+    /// Opens relay sockets with these options from now on; those that are open are marked alike, and
+    /// keep their buffers.
+    pub(crate) fn open_with(&mut self, options: SocketOptions) {
+        self.options = options;
+        for (_, relay) in &mut self.relays.slots {
+            relay.socket.mark(options.dscp);
+        }
+        self.peers.mark(options.dscp);
+    }
+
     fn notify(&mut self, worker: WorkerId, notice: Notice) {
         if !notify(&self.shared, worker, notice) {
             self.notices.push((worker, notice));

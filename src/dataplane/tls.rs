@@ -158,6 +158,7 @@ fn address(bytes: &[u8]) -> Option<String> {
 }
 
 /// One certificate with its key, good to serve.
+#[derive(Clone)]
 pub struct Pair {
     chain_pem: Vec<u8>,
     key_pem: Zeroizing<Vec<u8>>,
@@ -350,16 +351,25 @@ impl TlsKeys {
         self.serve(&files)
     }
 
-    /// Serves what other files hold, from now on, if that is good. Says whether it is something
+    /// Serves what `other` has read, from now on, and goes by its files. Says whether it is something
     /// else than before.
-    ///
-    /// # Errors
-    /// When a file is bad; files and certificates are those from before then.
-    pub fn take_from(&self, other: Vec<KeyFiles>) -> Result<bool, TlsError> {
+    pub fn take_over(&self, other: &Self) -> bool {
         let mut files = self.lock();
-        let is_new = self.serve(&other)?;
-        *files = other;
-        Ok(is_new)
+        *files = other.files();
+        let (current, read) = (self.current(), other.current());
+        let same = |(one, other): (&Pair, &Pair)| {
+            one.chain_pem == other.chain_pem && one.key_pem == other.key_pem
+        };
+        let as_many = current.iter().count() == read.iter().count();
+        if as_many && current.iter().zip(read.iter()).all(same) {
+            return false;
+        }
+        self.served.0.store(Arc::new(Pairs {
+            generation: current.generation + 1,
+            first: read.first.clone(),
+            others: read.others.clone(),
+        }));
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<KeyFiles>> {

@@ -296,7 +296,11 @@ impl Worker {
                 Command::Revoke(revoked) => ending.revoked.extend_from_slice(&revoked),
                 Command::EnforceBans => ending.bans = true,
                 Command::End(id) => self.server.end_by_name(id, clock.now),
-                Command::Reconfigure(config) => self.server.reconfigure(config, clock.now),
+                Command::Reconfigure(config) => {
+                    self.server.reconfigure(config, clock);
+                    self.pace_connections_anew(clock.now);
+                }
+                Command::Retune(tuning) => self.retune(&tuning),
                 Command::Stop => {
                     self.connected.close_all(self.server.environment());
                     self.server.stop(clock.now);

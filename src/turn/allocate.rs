@@ -19,7 +19,6 @@ use crate::turn::Server;
 use crate::turn::address::RelayedAddr;
 use crate::turn::allocation::{Allocation, Expiry, Limits, MadeBy, Relay};
 use crate::turn::clock::{Deadline, Tick};
-use crate::turn::credential::EXPIRY_LEEWAY;
 use crate::turn::environment::{Environment, SocketRefused};
 use crate::turn::icmp::Told;
 use crate::turn::policy::PeerPolicy;
@@ -410,20 +409,8 @@ impl<E: Environment> Server<E> {
         let longest = self.config.allocation_lifetime;
         let default = super::DEFAULT_LIFETIME.min(longest);
         let asked = asked.map_or(default, |secs| Duration::from_secs(secs.into()));
-        let end = request
-            .clock
-            .now
-            .plus(asked.min(longest).max(default))
-            .min(limits.session_end);
-        match (limits.expiry, request.auth.expires) {
-            (Expiry::Strict, Some(expires)) => {
-                let left = expires
-                    .saturating_add(EXPIRY_LEEWAY)
-                    .saturating_sub(request.clock.unix);
-                end.min(request.clock.now.plus(Duration::from_secs(left)))
-            }
-            (Expiry::Strict, None) | (Expiry::Lenient, _) => end,
-        }
+        let granted = request.clock.now.plus(asked.min(longest).max(default));
+        granted.min(limits.latest_end(request.auth.expires, request.clock))
     }
 }
 

@@ -95,7 +95,8 @@ impl KnownKey {
         self.voucher
     }
 
-    fn expires(&self) -> Option<u64> {
+    /// When the credential ends, in seconds since 1970, if it does.
+    pub(crate) fn expires(&self) -> Option<u64> {
         Some(self.expires).filter(|expires| *expires < u64::MAX)
     }
 }
@@ -303,7 +304,9 @@ pub(crate) fn authenticate(
         subject: found.subject,
         expires: found.expires,
         claims: found.claims,
-        voucher: config.credentials.voucher(username, origin),
+        voucher: config
+            .credentials
+            .voucher(username, origin, found.sealed_by),
     })
 }
 

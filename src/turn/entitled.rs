@@ -2,10 +2,12 @@
 //! ever takes away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::turn::Server;
-use crate::turn::allocation::{Expiry, Limits};
-use crate::turn::credential::Claims;
+use crate::turn::allocation::{Allocation, Expiry, Limits};
+use crate::turn::clock::{Clock, Tick};
+use crate::turn::credential::{Claims, EXPIRY_LEEWAY};
 use crate::turn::environment::Environment;
 use crate::turn::policy::PeerPolicy;
 use crate::turn::request::Request;
@@ -51,21 +53,60 @@ impl Policies {
     }
 }
 
+/// How long an allocation may live at most that was made at `opened` with a credential that says
+/// `claims`.
+fn limits(config: &ServerConfig, claims: Option<&Claims>, opened: Tick) -> Limits {
+    let claimed = claims.and_then(|claims| claims.session_max);
+    let longest = config.session_max;
+    let session_max = claimed.map_or(longest, |claimed| claimed.min(longest));
+    let strict = config.strict || claims.is_some_and(|claims| claims.strict);
+    Limits {
+        session_end: opened.plus(session_max),
+        expiry: if strict {
+            Expiry::Strict
+        } else {
+            Expiry::Lenient
+        },
+    }
+}
+
 impl<E: Environment> Server<E> {
     /// How long an allocation made by `request` may live at most.
     pub(crate) fn limits(&self, request: &Request<'_>) -> Limits {
         let claims = request.auth.claims.as_deref();
-        let claimed = claims.and_then(|claims| claims.session_max);
-        let longest = self.config.session_max;
-        let session_max = claimed.map_or(longest, |claimed| claimed.min(longest));
-        let strict = self.config.strict || claims.is_some_and(|claims| claims.strict);
-        Limits {
-            session_end: request.clock.now.plus(session_max),
-            expiry: if strict {
-                Expiry::Strict
-            } else {
-                Expiry::Lenient
-            },
+        limits(&self.config, claims, request.clock.now)
+    }
+}
+
+impl Limits {
+    /// When an allocation ends at the latest whose credential `expires` then, if ever.
+    pub(crate) fn latest_end(&self, expires: Option<u64>, clock: Clock) -> Tick {
+        match (self.expiry, expires) {
+            (Expiry::Strict, Some(expires)) => {
+                let left = expires
+                    .saturating_add(EXPIRY_LEEWAY)
+                    .saturating_sub(clock.unix);
+                let left = Duration::from_secs(left);
+                self.session_end.min(clock.now.plus(left))
+            }
+            (Expiry::Strict, None) | (Expiry::Lenient, _) => self.session_end,
+        }
+    }
+}
+
+impl Allocation {
+    /// Has it live no longer than other rules let it, whatever its client was promised.
+    pub(crate) fn live_by(&mut self, config: &ServerConfig, clock: Clock) {
+        let claims = self.standing.claims.as_deref();
+        let limits = limits(config, claims, self.standing.opened);
+        (self.session_end, self.expiry) = (limits.session_end, limits.expiry);
+        let end = limits
+            .latest_end(self.known.expires(), clock)
+            .min(clock.now.plus(config.allocation_lifetime));
+        for relay in &self.relays {
+            if end < relay.until().at() {
+                relay.until().set(end);
+            }
         }
     }
 }

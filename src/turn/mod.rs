@@ -254,10 +254,11 @@ impl<E: Environment> Server<E> {
         }
     }
 
-    /// The rules changed. What a living allocation may do is found anew from its claims; permissions
-    /// and channels that are not admitted now end at once, and so do allocations whose secret or
-    /// static user is gone; relayed addresses stay what they are.
-    pub fn reconfigure(&mut self, config: Arc<ServerConfig>, now: Tick) {
+    /// The rules changed. What a living allocation may do, and for how long, is found anew from its
+    /// claims; permissions and channels that are not admitted now end at once, and so do allocations
+    /// whose secret, sealing key or static user is gone; relayed addresses stay what they are.
+    pub fn reconfigure(&mut self, config: Arc<ServerConfig>, clock: Clock) {
+        let now = clock.now;
         self.settle();
         self.policies = Policies::new(&config);
         let rates_changed = self.config.limits.rates != config.limits.rates;
@@ -273,6 +274,7 @@ impl<E: Environment> Server<E> {
                 }
                 let policy = self.policies.of(claims);
                 allocation.put_under(policy);
+                allocation.live_by(&self.config, clock);
                 allocation.judge_anew(&self.config.judge);
                 if rates_changed {
                     let (limits, standing) = (&self.config.limits.rates, &allocation.standing);

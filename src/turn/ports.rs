@@ -4,7 +4,8 @@
 //!
 //! A port is drawn by a CSPRNG among those that are free (RFC 6056). A port given back rests
 //! before it is free again, so that late packets of a former call reach nobody; when no port is
-//! free the one that rested longest is taken, and counted.
+//! free the one that rested longest is taken, and counted. Which ports are drawn and how long they
+//! rest may change at any time: what is held is held until it is given back.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -87,15 +88,21 @@ enum State {
     Held,
     Resting,
     Reserved,
+    /// Not to be drawn.
+    Outside,
 }
 
 /// The ports of one relay IP address.
 #[derive(Debug)]
 struct Relay {
     ip: IpAddr,
+    /// What is drawn from; beyond it may be ports that were drawn before it changed.
+    ports: RangeInclusive<u16>,
+    /// The port of the first state.
     first: u16,
     states: Vec<State>,
     free: Vec<u16>,
+    /// With the moment at which each was given back.
     resting: VecDeque<(Tick, u16)>,
 }
 
@@ -132,6 +139,17 @@ impl PortPool {
             reserved_until: VecDeque::new(),
             taken_early: 0,
             rng,
+        }
+    }
+
+    /// Draws from other ports from now on, and lets them rest for another while. What is held,
+    /// reserved or at rest stays that until it is over.
+    pub fn change(&mut self, ports: &RangeInclusive<u16>, rest: Duration) {
+        self.rest = rest;
+        for relay in &mut self.relays {
+            if relay.ports != *ports {
+                relay.draw_from(ports);
+            }
         }
     }
 
@@ -206,12 +224,11 @@ impl PortPool {
 
     /// Sends a held port to rest.
     pub fn rest(&mut self, relayed: RelayedAddr, now: Tick) {
-        let until = now.plus(self.rest);
         if let Some(relay) = self.relay(relayed.ip())
             && relay.state(relayed.port()) == Some(State::Held)
         {
             relay.set(relayed.port(), State::Resting);
-            relay.resting.push_back((until, relayed.port()));
+            relay.resting.push_back((now, relayed.port()));
         }
     }
 
@@ -228,6 +245,7 @@ impl PortPool {
                 State::Held => counts.held += 1,
                 State::Resting => counts.resting += 1,
                 State::Reserved => counts.reserved += 1,
+                State::Outside => {}
             }
         }
         counts
@@ -251,11 +269,12 @@ impl PortPool {
                 }
             }
         }
+        let rest = self.rest;
         for relay in &mut self.relays {
             while relay
                 .resting
                 .front()
-                .is_some_and(|(until, _)| *until <= now)
+                .is_some_and(|(since, _)| since.plus(rest) <= now)
             {
                 relay.end_rest();
             }
@@ -267,13 +286,38 @@ impl Relay {
     fn new(ip: IpAddr, ports: &RangeInclusive<u16>) -> Self {
         let mut relay = Self {
             ip,
+            ports: ports.clone(),
             first: *ports.start(),
-            states: ports.clone().map(|_| State::Held).collect(),
+            states: ports.clone().map(|_| State::Outside).collect(),
             free: Vec::new(),
             resting: VecDeque::new(),
         };
         ports.clone().for_each(|port| relay.free(port));
         relay
+    }
+
+    fn draw_from(&mut self, ports: &RangeInclusive<u16>) {
+        let held: Vec<(u16, State)> = (self.first..=u16::MAX)
+            .zip(self.states.iter().copied())
+            .filter(|(_, state)| matches!(state, State::Held | State::Resting | State::Reserved))
+            .collect();
+        let all = held.iter().map(|(port, _)| *port);
+        let (mut first, mut last) = (*ports.start(), *ports.end());
+        for port in all {
+            (first, last) = (first.min(port), last.max(port));
+        }
+        self.ports = ports.clone();
+        self.first = first;
+        self.states = (first..=last).map(|_| State::Outside).collect();
+        self.free.clear();
+        for (port, state) in held {
+            self.set(port, state);
+        }
+        for port in ports.clone() {
+            if self.state(port) == Some(State::Outside) {
+                self.free(port);
+            }
+        }
     }
 
     fn state(&self, port: u16) -> Option<State> {
@@ -293,7 +337,12 @@ impl Relay {
         self.states[index] = state;
     }
 
+    /// It may be drawn, if any of its kind may.
     fn free(&mut self, port: u16) {
+        if !self.ports.contains(&port) {
+            self.set(port, State::Outside);
+            return;
+        }
         // At most 65,536 ports are in the list before this one is, so its place fits.
         let place = u16::try_from(self.free.len()).unwrap_or(u16::MAX);
         self.states[usize::from(port - self.first)] = State::Free(place);
@@ -325,13 +374,17 @@ impl Relay {
     /// Ends the rest of the port that has rested longest among those that suit, and for a pair that
     /// of its neighbour if need be; says the port and how many rests were ended.
     fn draw_early(&mut self, parity: Parity) -> Option<(u16, u64)> {
-        let place = self.resting.iter().position(|(_, port)| match parity {
-            Parity::Any => true,
-            Parity::Even => port.is_multiple_of(2),
-            Parity::EvenAndNext => {
-                let is_there = |state| matches!(state, State::Free(_) | State::Resting);
-                port.is_multiple_of(2) && self.next_of(*port).is_some_and(is_there)
-            }
+        let mut resting = self.resting.iter();
+        let place = resting.position(|(_, port)| {
+            let suits = match parity {
+                Parity::Any => true,
+                Parity::Even => port.is_multiple_of(2),
+                Parity::EvenAndNext => {
+                    let is_there = |state| matches!(state, State::Free(_) | State::Resting);
+                    port.is_multiple_of(2) && self.next_of(*port).is_some_and(is_there)
+                }
+            };
+            suits && self.ports.contains(port)
         })?;
         let (_, port) = self.resting.remove(place)?;
         self.free(port);
@@ -350,7 +403,8 @@ impl Relay {
     }
 
     fn next_of(&self, port: u16) -> Option<State> {
-        port.checked_add(1).and_then(|next| self.state(next))
+        let next = port.checked_add(1)?;
+        self.state(next).filter(|_| self.ports.contains(&next))
     }
 
     fn suits(&self, port: u16, parity: Parity) -> bool {
@@ -454,6 +508,56 @@ mod tests {
         assert_eq!(pool.draw(ANY, USER, second(29)), Err(NoPort::Exhausted));
         assert_eq!(pool.claim(token, USER, second(29)).unwrap().port(), 50_001);
         assert_eq!(pool.claim(token, USER, second(29)), None);
+    }
+
+    #[test]
+    fn another_range_is_drawn_from_and_what_is_held_beyond_it_never_comes_back() {
+        let rest = Duration::from_secs(60);
+        let mut pool = pool(50_000..=50_003);
+        let pair = pool.draw(PAIR, USER, second(0)).unwrap();
+        let resting = pool.draw(ANY, USER, second(0)).unwrap().relayed;
+        pool.rest(resting, second(0));
+        pool.change(&(40_000..=40_001), rest);
+        let claimed = pool.claim(pair.token.unwrap(), USER, second(1)).unwrap();
+        let drawn = [(); 2].map(|()| pool.draw(ANY, USER, second(1)).unwrap().relayed);
+        let mut ports = drawn.map(|relayed| relayed.port());
+        ports.sort_unstable();
+        assert_eq!(ports, [40_000, 40_001]);
+        // Not even the one at rest, which nobody may have any more.
+        assert_eq!(pool.draw(ANY, USER, second(2)), Err(NoPort::Exhausted));
+        assert_eq!(pool.counts().held, 4);
+        for relayed in [pair.relayed, claimed] {
+            pool.rest(relayed, second(3));
+        }
+        assert_eq!(pool.draw(ANY, USER, second(500)), Err(NoPort::Exhausted));
+        let counts = pool.counts();
+        assert_eq!((counts.held, counts.resting, counts.free), (2, 0, 0));
+        // And back, where what is held meanwhile lies between.
+        pool.change(&(39_999..=40_002), rest);
+        let more = [(); 2].map(|()| pool.draw(ANY, USER, second(501)).unwrap().relayed);
+        let mut ports = more.map(|relayed| relayed.port());
+        ports.sort_unstable();
+        assert_eq!(ports, [39_999, 40_002]);
+    }
+
+    /// T68
+    #[test]
+    fn another_rest_holds_for_ports_that_rest_already() {
+        let ports = 50_000..=50_001;
+        let mut pool = pool(ports.clone());
+        let first = pool.draw(ANY, USER, second(0)).unwrap().relayed;
+        pool.rest(first, second(0));
+        pool.change(&ports, Duration::from_secs(10));
+        pool.wake(second(9));
+        assert_eq!(pool.counts().resting, 1);
+        pool.wake(second(10));
+        assert_eq!(pool.counts().free, 2);
+        pool.draw(ANY, USER, second(10)).unwrap();
+        pool.draw(ANY, USER, second(10)).unwrap();
+        pool.rest(first, second(20));
+        pool.change(&ports, Duration::from_secs(100));
+        pool.wake(second(119));
+        assert_eq!(pool.counts().resting, 1);
     }
 
     #[test]

@@ -34,13 +34,34 @@ pub struct Rate {
     pub burst: u32,
 }
 
+impl Rate {
+    /// Nanoseconds between two replies, and those of a whole burst; none if none goes through.
+    fn pace(self) -> Option<(u64, u64)> {
+        let spacing = 1_000_000_000_u64.checked_div(self.per_second.into())?;
+        Some((spacing, spacing.saturating_mul(self.burst.max(1).into())))
+    }
+
+    fn packed(self) -> u64 {
+        u64::from(self.per_second) << 32 | u64::from(self.burst)
+    }
+
+    fn unpacked(bits: u64) -> Self {
+        let half = |bits| u32::try_from(bits).unwrap_or(u32::MAX);
+        Self {
+            per_second: half(bits >> 32),
+            burst: half(bits & u64::from(u32::MAX)),
+        }
+    }
+}
+
 /// The tables; shared by all workers.
 #[derive(Debug)]
 pub struct Unvalidated {
     hasher: foldhash::quality::RandomState,
     sources: Box<[AtomicU64]>,
     networks: Box<[AtomicU64]>,
-    rate: Rate,
+    /// A [`Rate`] in one number, so that nobody reads half of two.
+    rate: AtomicU64,
 }
 
 impl Unvalidated {
@@ -51,19 +72,22 @@ impl Unvalidated {
             hasher: foldhash::quality::RandomState::default(),
             sources: table(),
             networks: table(),
-            rate,
+            rate: AtomicU64::new(rate.packed()),
         }
+    }
+
+    /// Another rate from now on; what was taken stays taken.
+    pub fn set(&self, rate: Rate) {
+        self.rate.store(rate.packed(), Ordering::Relaxed);
     }
 
     /// Takes one reply off the budgets of `ip` and its network; false when either is spent.
     #[must_use]
     pub fn allow(&self, ip: IpAddr, now: Tick) -> bool {
-        if self.rate.per_second == 0 {
+        let Some((spacing, span)) = self.pace() else {
             return false;
-        }
+        };
         let (source, network) = keys(ip);
-        let spacing = 1_000_000_000 / u64::from(self.rate.per_second);
-        let span = spacing.saturating_mul(u64::from(self.rate.burst.max(1)));
         // The source first, so that one that floods takes no more than its own share off its
         // network's budget, which fills twenty times as fast and holds twenty times as much.
         take(self.bucket(&self.sources, source), spacing, span, now)
@@ -80,14 +104,16 @@ impl Unvalidated {
     /// from one address, and nothing that is dropped on a connection is sent again.
     #[must_use]
     pub fn allow_connected(&self, ip: IpAddr, now: Tick) -> bool {
-        if self.rate.per_second == 0 {
+        let Some((spacing, span)) = self.pace() else {
             return false;
-        }
+        };
         let (_, network) = keys(ip);
-        let spacing = 1_000_000_000 / u64::from(self.rate.per_second);
-        let span = spacing.saturating_mul(u64::from(self.rate.burst.max(1)));
         let bucket = self.bucket(&self.networks, network | CONNECTED);
         take(bucket, spacing / NETWORK_SHARE, span, now)
+    }
+
+    fn pace(&self) -> Option<(u64, u64)> {
+        Rate::unpacked(self.rate.load(Ordering::Relaxed)).pace()
     }
 
     fn bucket<'t>(&self, table: &'t [AtomicU64], key: u128) -> &'t AtomicU64 {
@@ -112,12 +138,10 @@ impl Networks {
     /// Takes one off the budget of the network that `ip` is in; false when it is spent.
     #[must_use]
     pub fn allow(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {
-        if rate.per_second == 0 {
+        let Some((spacing, span)) = rate.pace() else {
             return false;
-        }
+        };
         let (_, network) = keys(ip);
-        let spacing = 1_000_000_000 / u64::from(rate.per_second);
-        let span = spacing.saturating_mul(u64::from(rate.burst.max(1)));
         let networks = self.networks.get_or_init(table);
         #[expect(
             clippy::cast_possible_truncation,
@@ -200,6 +224,23 @@ mod tests {
             assert!(!table.allow(IpAddr::from([192, 0, 2, 1]), second(100)));
         }
         assert!(table.allow(IpAddr::from([192, 0, 2, 2]), second(100)));
+    }
+
+    /// T29
+    #[test]
+    fn another_rate_holds_at_once_and_gives_nobody_a_second_burst() {
+        let table = Unvalidated::new(RATE);
+        let ip = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(allowed(&table, ip, second(100)), 200);
+        let rate = Rate {
+            per_second: 10,
+            burst: u32::MAX,
+        };
+        assert_eq!(Rate::unpacked(rate.packed()), rate);
+        table.set(Rate { burst: 20, ..rate });
+        assert_eq!(allowed(&table, ip, second(100)), 0);
+        assert_eq!(allowed(&table, ip, second(200)), 20);
+        assert_eq!(allowed(&table, ip, second(201)), 10);
     }
 
     #[test]

@@ -150,6 +150,18 @@ fn keys_change_with_the_configuration() {
     assert_eq!((status(READ), status(KEY)), (401, 200));
 }
 
+#[test]
+fn how_often_a_stranger_may_try_changes_with_the_configuration() {
+    let (house, daemon) = ask::open(", failures = \"1/s burst 1\"");
+    let status = || ask(&daemon, "GET", "/v1/allocations", Some("wrong"), None).status;
+    let tries = |n| (0..n).map(|_| status()).collect::<Vec<_>>();
+    assert!(tries(10).contains(&429));
+    let config = fs::read_to_string(house.config()).unwrap();
+    house.write(&config.replace("1/s burst 1\"", "100000/s\""));
+    rustix::process::kill_process(daemon.pid(), rustix::process::Signal::HUP).unwrap();
+    eventually("strangers may try", || tries(10) == [401; 10]);
+}
+
 /// T26
 #[test]
 fn keys_are_in_no_argument_and_no_output_even_if_they_come_in_a_query() {

@@ -19,4 +19,5 @@ mod control;
 mod credentials;
 mod hostile;
 mod nodes;
+mod renewal;
 mod revocations;

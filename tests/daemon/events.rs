@@ -18,6 +18,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use crate::certificates::hang_up;
 use crate::house::{Daemon, House};
 use crate::http::parse;
 use crate::loopback::client::{Client, SUCCESS};
@@ -353,4 +354,41 @@ fn an_https_webhook_trusts_the_authorities_that_are_named_for_it_alone() {
     let events = valid(&taken);
     assert_eq!(names(&events, "allocation.opened").len(), 2);
     assert_eq!(names(&events, "allocation.closed").len(), 1);
+}
+
+/// The new outlets hear of what comes, the former ones of what was; nothing is lost or told twice.
+#[test]
+fn outlets_follow_the_configuration_and_what_they_have_is_carried_out() {
+    let (hook, posts) = receiver(&[]);
+    let (other, other_posts) = receiver(&[]);
+    let house = house(hook, "");
+    let mut daemon = house.serve();
+    let first = call(&house, &daemon);
+    let config = std::fs::read_to_string(house.config()).unwrap();
+    let config = config.replace("events.jsonl", "other.jsonl");
+    let config = config.replace(&hook.to_string(), &other.to_string());
+    house.write(&config.replace("interval = \"1s\"", "interval = \"2s\"\nqueue = 500"));
+    hang_up(&daemon, "the configuration was read again and is in force");
+    let second = call(&house, &daemon);
+    knock(&house, &daemon);
+    let other_file = || {
+        let path = house.directory.path().join("other.jsonl");
+        std::fs::read_to_string(path).unwrap_or_default()
+    };
+    eventually("the second is in the other file", || {
+        let text = other_file();
+        text.contains("allocation.closed") && text.contains("auth.failures")
+    });
+    drop((first, second));
+    assert_eq!(daemon.stop(Signal::TERM).code(), Some(0));
+    let opened = |text: &str| names(&valid(text), "allocation.opened").len();
+    let closed = |text: &str| names(&valid(text), "allocation.closed").len();
+    let (before, after) = (file(&house), other_file());
+    assert_eq!((opened(&before), opened(&after)), (2, 2));
+    // One of the first call lived until the end.
+    assert_eq!((closed(&before), closed(&after)), (1, 3));
+    let bodies =
+        |posts: Receiver<Post>| -> String { posts.try_iter().map(|post| post.body).collect() };
+    assert_eq!((bodies(posts), bodies(other_posts)), (before, after));
+    assert_eq!(daemon.stderr().matches("given up").count(), 0);
 }

@@ -6,13 +6,14 @@ use std::path::Path;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::certificates::hang_up;
+use crate::certificates::{certificate, hang_up, tls_listener};
 use crate::house::{Daemon, House, SECRET, credential};
 use crate::http::parse;
 use crate::loopback::client::{Client, Credential, SUCCESS};
 use crate::loopback::eventually;
 use crate::loopback::message::Received;
-use crate::loopback::plane::V4;
+use crate::loopback::plane::{V4, unix};
+use crate::loopback::stream::Stream;
 
 const IN_FORCE: &str = "the configuration was read again and is in force";
 const REFUSED: &str = "the configuration from before is still in force";
@@ -194,7 +195,7 @@ fn what_needs_a_restart_is_named_and_left_and_the_rest_is_taken_up() {
     let daemon = house.serve();
     let listener = daemon.listener(V4);
     change(&house, "level = \"info\"", "level = \"debug\"");
-    change(&house, "ports = \"61000-65535\"", "ports = \"61000-65000\"");
+    change(&house, "[\"127.0.0.1\", \"::1\"]", "[\"127.0.0.1\"]");
     change(&house, "count = 2", "count = 1");
     hang_up(&daemon, IN_FORCE);
     let log = daemon.log();
@@ -203,9 +204,145 @@ fn what_needs_a_restart_is_named_and_left_and_the_rest_is_taken_up() {
         .filter(|line| line["message"] == "this needs a restart, and stays as it was")
         .map(|line| line["key"].as_str().unwrap())
         .collect();
-    assert_eq!(keys, ["relay.ports", "workers.count"]);
+    assert_eq!(keys, ["relay.addresses", "workers.count"]);
     assert_eq!(daemon.listener(V4), listener);
     house.client(&daemon, "alice").allocate(V4);
+}
+
+/// What is good by itself is not taken up beside what is not, here a file that only opening it tells of.
+#[test]
+fn a_good_certificate_beside_a_file_that_cannot_be_opened_changes_nothing() {
+    let house = House::new(
+        "tls = { cert = \"first/tls.crt\", key = \"first/tls.key\" }\n\
+         events = { file = \"events.jsonl\" }\nlimits = { user_allocations = 5 }",
+    );
+    let root = house.directory.path();
+    let [first, second] =
+        ["first", "second"].map(|name| certificate(&root.join(name), &format!("{name}.example")));
+    let mut command = house.command(&["serve", "--config", "taciturn.toml"]);
+    command.args(["--listen-tls", "127.0.0.1:0"]);
+    let mut daemon = house.start(command);
+    let shown = || Stream::shown(tls_listener(&daemon));
+    change(&house, "first/tls.crt", "second/tls.crt");
+    change(&house, "first/tls.key", "second/tls.key");
+    change(&house, "user_allocations = 5", "user_allocations = 1");
+    change(&house, "\"events.jsonl\"", "\"no/such/place/events.jsonl\"");
+    hang_up(&daemon, REFUSED);
+    let said = daemon.stderr();
+    assert!(said.contains("events.file no/such/place"), "{said}");
+    assert!(!said.contains("a new certificate is served"), "{said}");
+    assert_eq!(shown(), first);
+    let [mut one, mut other] = [(); 2].map(|()| house.client(&daemon, "alice"));
+    one.allocate(V4);
+    other.allocate(V4);
+
+    change(&house, "\"no/such/place/events.jsonl\"", "\"events.jsonl\"");
+    hang_up(&daemon, IN_FORCE);
+    assert_eq!(shown(), second);
+    let code = house.client(&daemon, "alice").try_allocate(V4).code();
+    assert_eq!(code, 486);
+    assert_eq!(daemon.stop(Signal::TERM).code(), Some(0));
+}
+
+/// T59: a call across the former ports and the new ones.
+#[test]
+fn other_relay_ports_and_a_cap_on_strangers_hold_at_once_and_a_call_goes_on() {
+    let house = House::new("limits = { unvalidated = \"1000/s\" }");
+    let daemon = house.serve();
+    let mut a = house.client(&daemon, "alice");
+    let at_a = a.allocate(V4);
+    let free = || {
+        let samples = parse(&daemon.get("/metrics").body);
+        samples["taciturn_ports{state=\"free\"}"]
+    };
+    assert!(free() > 9_000.0);
+    change(&house, "ports = \"61000-65535\"", "ports = \"60100-60199\"");
+    change(
+        &house,
+        "unvalidated = \"1000/s\"",
+        "unvalidated = \"1/s burst 1\"",
+    );
+    hang_up(&daemon, IN_FORCE);
+    // Of each address family.
+    assert_eq!(free(), 200.0);
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    eventually("a flood is cut off", || {
+        let mut binding = [0; 20];
+        binding[..8].copy_from_slice(&[0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42]);
+        stranger.send_to(&binding, daemon.listener(V4)).unwrap();
+        let samples = parse(&daemon.get("/metrics").body);
+        samples["taciturn_drops_total{reason=\"unvalidated\"}"] > 10.0
+    });
+    change(
+        &house,
+        "unvalidated = \"1/s burst 1\"",
+        "unvalidated = \"1000/s\"",
+    );
+    hang_up(&daemon, IN_FORCE);
+    let mut b = house.client(&daemon, "bob");
+    let at_b = b.allocate(V4);
+    assert!((60_100..60_200).contains(&at_b.port()) && at_a.port() >= 61_000);
+    assert_eq!((a.bind(0x4000, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
+    a.send_channel(0x4000, b"across");
+    assert_eq!(b.receive(), Received::Data(at_a, b"across".to_vec()));
+    assert_eq!(a.refresh(600).code(), SUCCESS);
+}
+
+#[test]
+fn the_format_of_the_log_follows_the_file() {
+    let house = House::new("log = { format = \"json\" }");
+    let daemon = house.serve();
+    change(&house, "format = \"json\"", "format = \"text\"");
+    hang_up(&daemon, IN_FORCE);
+    let is_json = |line: &&str| line.starts_with('{');
+    let log = daemon.stderr();
+    let last = log.lines().last().unwrap();
+    assert!(last.ends_with(IN_FORCE) && !is_json(&last), "{last}");
+    change(&house, "format = \"text\"", "format = \"json\"");
+    hang_up(&daemon, IN_FORCE);
+    let log = daemon.stderr();
+    let (whole, _) = log.rsplit_once('\n').unwrap();
+    assert!(whole.lines().last().as_ref().is_some_and(is_json), "{log}");
+}
+
+/// T66
+#[test]
+fn keys_of_pseudonyms_go_at_once_when_they_are_to_be_kept_for_fewer_days() {
+    let house = House::new("state = { dir = \"state\" }\nlog = { pseudonym_days = 7 }");
+    let state = house.directory.path().join("state");
+    let mut daemon = house.serve();
+    assert_eq!(daemon.stop(Signal::TERM).code(), Some(0));
+    let today = unix() / 86_400;
+    let key = |days: u64| state.join(format!("pseudonym-{}.key", today - days));
+    let template = fs::read_dir(&state)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut template = template.filter(|path| path.to_str().unwrap().contains("pseudonym-"));
+    let template = template.next().unwrap();
+    for days in [2, 4] {
+        fs::copy(&template, key(days)).unwrap();
+    }
+    let daemon = house.serve();
+    assert!(key(2).exists() && key(4).exists());
+    change(&house, "pseudonym_days = 7", "pseudonym_days = 4");
+    hang_up(&daemon, IN_FORCE);
+    eventually("the older one is gone", || !key(4).exists());
+    assert!(key(2).exists());
+}
+
+/// T25
+#[test]
+fn a_key_that_names_are_sealed_with_is_taken_up_when_its_file_comes() {
+    let house = House::new("state = { dir = \"state\" }");
+    let daemon = house.serve();
+    let state = house.directory.path().join("state");
+    wait_for(&daemon, IN_FORCE, || {
+        fs::copy(state.join("nonce.key"), state.join("draft")).unwrap();
+        fs::rename(state.join("draft"), state.join("sealing.previous.key")).unwrap();
+    });
+    wait_for(&daemon, IN_FORCE, || {
+        fs::remove_file(state.join("sealing.previous.key")).unwrap()
+    });
 }
 
 #[test]

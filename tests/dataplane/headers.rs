@@ -100,6 +100,49 @@ fn a_packet_by_relay_socket_shows_nothing_of_its_senders_header_but_ecn() {
     }
 }
 
+/// T67: another DSCP, on sockets that are open and on those that are opened then.
+#[test]
+#[ignore = "needs root; .ci/run runs it"]
+fn another_dscp_marks_what_leaves_from_then_on() {
+    for family in [V4, V6] {
+        let mut plane = Setup::any(1).start();
+        let mut wire = Wire::open(family);
+        let (mut early, at_early) = plane.party(family);
+        let peer: IpAddr = match family {
+            V4 => loopback_of_its_own().into(),
+            V6 => Ipv6Addr::LOCALHOST.into(),
+        };
+        let peer = UdpSocket::bind(SocketAddr::new(peer, 0)).unwrap();
+        let to = peer.local_addr().unwrap();
+        assert_eq!(early.permit(to), SUCCESS);
+        let seen = wire.see(at_early, to, || early.send_to(to, b"before"));
+        assert_eq!(seen, plain(0, 0));
+        plane.handle.retune(taciturn::dataplane::Tuning {
+            ports: crate::loopback::plane::PORTS,
+            port_rest: std::time::Duration::from_secs(60),
+            relay_buffer: 1 << 20,
+            dscp: EF,
+            proxy_trusted: [].into(),
+            unvalidated: taciturn::turn::unvalidated::Rate {
+                per_second: 10_000,
+                burst: 10_000,
+            },
+        });
+        assert_eq!(early.refresh(600).code(), SUCCESS);
+        let (mut late, at_late) = plane.party(family);
+        assert_eq!(late.permit(to), SUCCESS);
+        for (client, relayed) in [(&mut early, at_early), (&mut late, at_late)] {
+            let seen = wire.see(relayed, to, || client.send_to(to, b"after"));
+            assert_eq!(seen, plain(EF, 0));
+            let (from, server) = (client.addr(), client.server);
+            let seen = wire.see(server, from, || {
+                assert_eq!(client.refresh(600).code(), SUCCESS);
+            });
+            assert_eq!(seen, plain(EF, 0));
+        }
+    }
+}
+
 fn v4(addr: SocketAddr) -> SocketAddrV4 {
     match addr {
         SocketAddr::V4(addr) => addr,

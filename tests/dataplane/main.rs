@@ -33,3 +33,4 @@ mod sockets;
 mod strangers;
 mod streams;
 mod tcp_relay;
+mod tuning;

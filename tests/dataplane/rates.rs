@@ -113,3 +113,46 @@ fn a_data_connection_waits_for_its_rate_and_loses_nothing() {
     assert!(most >= 400_000, "400,000 bytes where {most} may have gone");
     assert_eq!(plane.drops(DropReason::OverRate), 0);
 }
+
+fn of_bits(bits: u64) -> Limits {
+    of_allocation(Flow {
+        bits: Some(Pace::of_bits(bits)),
+        packets: None,
+    })
+}
+
+/// A connection that is spliced already goes by the rates there are now, in both directions of change:
+/// one that was lifted ends its pause, which at the former rate would outlast this test.
+#[test]
+fn a_data_connection_takes_up_another_rate_while_it_flows() {
+    const BITS: u64 = 4_000_000;
+    let bytes: Vec<u8> = (0_u8..251).cycle().take(400_000).collect();
+    let slow = Setup {
+        limits: of_bits(1_000),
+        ..tcp_relay::any(1)
+    };
+    let mut plane = slow.start();
+    let transport = taciturn::turn::Transport::Tcp;
+    let (mut client, relayed) = tcp_relay::party(&mut plane, transport);
+    let (mut data, mut peer) = tcp_relay::spliced(&plane, &mut client, relayed, transport);
+    peer.write_all(&bytes).unwrap();
+    // More than the bucket holds, so that it pauses.
+    assert!(data.read_raw(8_000) == bytes[..8_000], "other bytes came");
+    plane.reconfigure(&tcp_relay::any(1));
+    assert!(data.read_raw(392_000) == bytes[8_000..], "other bytes came");
+
+    plane.reconfigure(&Setup {
+        limits: of_bits(BITS),
+        ..tcp_relay::any(1)
+    });
+    // Its worker has read of that when it answers.
+    assert_eq!(client.refresh(600).code(), SUCCESS);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| peer.write_all(&bytes).unwrap());
+        assert!(data.read_raw(bytes.len()) == bytes, "other bytes came");
+    });
+    let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap();
+    let most = BITS / 8 / 4 + BITS / 8 * nanos / 1_000_000_000 + 64 * 1_024;
+    assert!(most >= 400_000, "400,000 bytes where {most} may have gone");
+}

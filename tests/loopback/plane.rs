@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use taciturn::dataplane::tls::{KeyFiles, TlsKeys};
-use taciturn::dataplane::{Config, Dataplane, Handle, Record, Records, RelayAddress};
+use taciturn::dataplane::{Config, Dataplane, Handle, Record, Records, RelayAddress, Tuning};
 use taciturn::proto::{AddressFamily, ChannelRange};
 use taciturn::turn::ban::Bans;
 use taciturn::turn::credential::{
@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) v4: RelayAddress,
     pub(crate) v6: RelayAddress,
     pub(crate) ports: RangeInclusive<u16>,
+    /// What these were before.
+    pub(crate) former_ports: Vec<RangeInclusive<u16>>,
     pub(crate) dscp: u8,
     pub(crate) fleet: Vec<FleetNode>,
     pub(crate) allow: Vec<&'static str>,
@@ -83,6 +85,7 @@ impl Setup {
             v4: same(loopback_of_its_own().into()),
             v6: same(Ipv6Addr::LOCALHOST.into()),
             ports: PORTS,
+            former_ports: Vec::new(),
             dscp: 0,
             fleet: Vec::new(),
             allow: Vec::new(),
@@ -182,7 +185,8 @@ impl Setup {
             fleet: self.fleet.clone(),
             allow: self.allow.iter().map(|net| net.parse().unwrap()).collect(),
             deny: Vec::new(),
-        });
+        })
+        .with_former_ports(&self.former_ports);
         Arc::new(ServerConfig {
             realm: REALM.to_owned(),
             channels: ChannelRange::Rfc8656,
@@ -366,6 +370,28 @@ impl Plane {
     pub(crate) fn reconfigure(&self, setup: &Setup) {
         let relays = [setup.v4, setup.v6];
         self.handle.reconfigure(&setup.server(&relays));
+    }
+
+    /// Tells the workers other rules, and all that `change` makes of what a usual plane is told.
+    pub(crate) fn retune(&self, setup: &Setup, change: impl FnOnce(&mut Tuning)) {
+        let mut tuning = Tuning {
+            ports: setup.ports.clone(),
+            port_rest: Duration::from_secs(60),
+            relay_buffer: 1 << 20,
+            dscp: setup.dscp,
+            proxy_trusted: setup
+                .trusted
+                .iter()
+                .map(|net| net.parse().unwrap())
+                .collect(),
+            unvalidated: Rate {
+                per_second: 10_000,
+                burst: 10_000,
+            },
+        };
+        change(&mut tuning);
+        self.reconfigure(setup);
+        self.handle.retune(tuning);
     }
 
     /// Ends every allocation and every worker.

@@ -1,12 +1,28 @@
 //! New rules for a server whose allocations live on.
 
+use taciturn::proto::Lifetime;
 use taciturn::turn::policy::PeerPolicy;
 use taciturn::turn::stats::DropReason;
 use taciturn::turn::{EndReason, Event};
 
-use crate::world::call::{ALICE, CAROL, Call, Framing};
+use crate::world::call::{ALICE, BOB, CAROL, Call, ELSEWHERE, Framing};
 use crate::world::client::{Client, SUCCESS};
-use crate::world::servers::{SECRETS, STATIC_USER, Setup, at};
+use crate::world::servers::{BEGIN_UNIX, SECRETS, STATIC_USER, Setup, World, at};
+
+/// Why allocations ended since this was asked last.
+fn ended(world: &mut World) -> Vec<EndReason> {
+    let events = world.events(0).into_iter();
+    let reasons = events.filter_map(|event| match event {
+        Event::Closed { reason, .. } => Some(reason),
+        Event::Opened { .. } | Event::Moved { .. } => None,
+    });
+    reasons.collect()
+}
+
+fn allocate_for(world: &mut World, client: &mut Client, seconds: u32) {
+    let answer = client.allocate_with(world, |request| request.with(&Lifetime(seconds)));
+    assert_eq!(answer.code(), SUCCESS);
+}
 
 /// T8
 #[test]
@@ -157,4 +173,124 @@ fn a_static_user_who_is_gone_or_has_another_password_loses_their_allocations() {
         let code = gateway.refresh(&mut world, None).code();
         assert_eq!(code, if lives { SUCCESS } else { 401 });
     }
+}
+
+/// T25: who rotates keys keeps the former one for as long as what it sealed may be about.
+#[test]
+fn what_a_sealing_key_sealed_ends_and_is_refused_when_the_key_is_gone() {
+    let mut world = World::new();
+    let mut alice = world.sealed(&world.claims("alice"), ALICE);
+    alice.allocate(&mut world);
+    // The same secret vouches for a name that nobody sealed.
+    let mut bob = world.client("bob", BOB);
+    bob.allocate(&mut world);
+    world.reconfigure(&Setup {
+        sealing: vec![5, 4],
+        ..Setup::default()
+    });
+    assert_eq!(alice.refresh(&mut world, None).code(), SUCCESS);
+    let mut again = alice.moved(ELSEWHERE);
+    again.allocate(&mut world);
+    let mut carol = world.sealed(&world.claims("carol"), CAROL);
+    carol.allocate(&mut world);
+    assert_eq!((world.allocations(), ended(&mut world)), (4, Vec::new()));
+
+    world.reconfigure(&Setup {
+        sealing: vec![5],
+        ..Setup::default()
+    });
+    assert_eq!(ended(&mut world), [EndReason::Revoked; 2]);
+    assert_eq!(alice.refresh(&mut world, None).code(), 401);
+    assert_eq!(again.allocate_with(&mut world, |r| r).code(), 401);
+    for living in [&mut bob, &mut carol] {
+        assert_eq!(living.refresh(&mut world, None).code(), SUCCESS);
+    }
+}
+
+#[test]
+fn a_shorter_session_ends_allocations_that_are_older_and_shortens_the_others() {
+    let session = |seconds| Setup {
+        session_max: seconds,
+        ..Setup::default()
+    };
+    let mut world = World::new();
+    let mut old = world.client("alice", ALICE);
+    allocate_for(&mut world, &mut old, 3_600);
+    world.advance(300);
+    let mut young = world.client("bob", BOB);
+    allocate_for(&mut world, &mut young, 3_600);
+    world.advance(100);
+
+    world.reconfigure(&session(400));
+    assert_eq!(
+        (world.allocations(), ended(&mut world)),
+        (1, vec![EndReason::Expired])
+    );
+    let answer = young.refresh(&mut world, Some(3_600));
+    let told = answer.message().find::<Lifetime>().unwrap().unwrap();
+    assert_eq!(told, Lifetime(300));
+    // And back, before its time is up.
+    world.reconfigure(&session(500));
+    assert_eq!(young.refresh(&mut world, Some(3_600)).code(), SUCCESS);
+    world.advance(399);
+    assert_eq!(world.allocations(), 1);
+    world.advance(1);
+    assert_eq!(ended(&mut world), [EndReason::Expired]);
+}
+
+#[test]
+fn a_shorter_lifetime_holds_for_those_who_were_promised_a_longer_one() {
+    let mut world = World::new();
+    let [mut silent, mut other] =
+        [("alice", ALICE), ("bob", BOB)].map(|(user, at)| world.client(user, at));
+    for client in [&mut silent, &mut other] {
+        allocate_for(&mut world, client, 3_600);
+    }
+    world.advance(1_000);
+    world.reconfigure(&Setup {
+        allocation_lifetime: 900,
+        ..Setup::default()
+    });
+    world.advance(899);
+    assert_eq!((world.allocations(), ended(&mut world)), (2, Vec::new()));
+    assert_eq!(other.refresh(&mut world, None).code(), SUCCESS);
+    world.advance(1);
+    assert_eq!(
+        (world.allocations(), ended(&mut world)),
+        (1, vec![EndReason::Expired])
+    );
+}
+
+/// T13: with the leeway that every expiry has.
+#[test]
+fn strict_mode_ends_allocations_with_their_credentials_whenever_it_is_turned_on() {
+    let strict = Setup {
+        strict: true,
+        ..Setup::default()
+    };
+    let mut world = World::new();
+    let mut over = world.client_until("alice", ALICE, BEGIN_UNIX + 100);
+    let mut soon = world.client_until("bob", BOB, BEGIN_UNIX + 500);
+    let mut free = Client::new(at(CAROL), STATIC_USER.0, STATIC_USER.1);
+    for client in [&mut over, &mut soon, &mut free] {
+        allocate_for(&mut world, client, 3_600);
+    }
+    world.advance(300);
+    assert_eq!(world.allocations(), 3);
+    world.reconfigure(&strict);
+    assert_eq!(
+        (world.allocations(), ended(&mut world)),
+        (2, vec![EndReason::Expired])
+    );
+    world.advance(259);
+    assert_eq!(world.allocations(), 2);
+    world.reconfigure(&Setup::default());
+    assert_eq!(soon.refresh(&mut world, Some(3_600)).code(), SUCCESS);
+    world.reconfigure(&strict);
+    world.advance(1);
+    assert_eq!(
+        (world.allocations(), ended(&mut world)),
+        (1, vec![EndReason::Expired])
+    );
+    assert_eq!(free.refresh(&mut world, None).code(), SUCCESS);
 }

@@ -65,6 +65,8 @@ pub struct Setup {
     pub realm: String,
     pub secrets: Vec<&'static str>,
     pub users: Vec<(&'static str, &'static str)>,
+    /// The keys that usernames are sealed with, of such bytes each; the first one seals.
+    pub sealing: Vec<u8>,
     pub channels: ChannelRange,
     pub policy: PeerPolicy,
     /// None is the policy itself.
@@ -105,6 +107,7 @@ impl Default for Setup {
             realm: REALM.to_owned(),
             secrets: SECRETS.to_vec(),
             users: vec![STATIC_USER],
+            sealing: vec![4],
             channels: ChannelRange::Rfc8656,
             policy: PeerPolicy::Relay,
             ceiling: None,
@@ -182,6 +185,8 @@ impl Setup {
             let password = Zeroizing::new((*password).to_owned());
             users.add(name, password).unwrap();
         }
+        let sealing = self.sealing.iter().map(|byte| Zeroizing::new([*byte; 32]));
+        let sealing = SealingKeys::new(&sealing.collect::<Vec<_>>());
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         let judge = PeerJudge::new(PeerRules {
             relay: RelayRange {
@@ -206,7 +211,7 @@ impl Setup {
             channels: self.channels,
             credentials: Credentials::new(ring, users, [7; 32])
                 .with_userhashes(&self.realm)
-                .with_sealing(SealingKeys::new(&[Zeroizing::new([4; 32])]), &self.realm),
+                .with_sealing(sealing, &self.realm),
             nonce_key: NonceKey::new([9; 32]),
             policy: self.policy.clone(),
             ceiling: self.ceiling.clone().unwrap_or_else(|| self.policy.clone()),
@@ -543,7 +548,7 @@ impl World {
     pub fn reconfigure(&mut self, setup: &Setup) {
         self.config = setup.config();
         for server in &mut self.servers {
-            server.reconfigure(Arc::clone(&self.config), self.clock.now);
+            server.reconfigure(Arc::clone(&self.config), self.clock);
         }
     }
 

@@ -37,7 +37,7 @@ use crate::turn::unvalidated::{Rate, Unvalidated};
 pub use self::adapters::Adapter;
 pub use self::document::openapi;
 pub use self::keys::{ApiKey, Scope, Scopes};
-pub use self::serve::{Door, Origin};
+pub use self::serve::{Around, Door, Origin, Tls};
 
 use self::gate::{Budgets, Gate, Place};
 use self::problem::Problem;
@@ -52,7 +52,7 @@ pub struct Rules {
     pub keys: Vec<ApiKey>,
     /// How often each of these may.
     pub rate: Rate,
-    /// How often a source may try that shows no good key; as it is when the first one does.
+    /// How often a source may try that shows no good key.
     pub failures: Rate,
     /// What credentials are minted with.
     pub credentials: Credentials,
@@ -129,8 +129,10 @@ impl Api {
     }
 
     fn failures(&self) -> &Unvalidated {
-        let new = || Unvalidated::new(self.rules().failures);
-        self.0.failures.get_or_init(new)
+        let rate = self.rules().failures;
+        let failures = self.0.failures.get_or_init(|| Unvalidated::new(rate));
+        failures.set(rate);
+        failures
     }
 
     /// What is answered to this machine's user alone, besides all that others are.

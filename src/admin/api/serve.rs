@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::Api;
@@ -60,19 +61,37 @@ impl std::fmt::Debug for Origin {
     }
 }
 
+/// TLS around HTTP.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// What rustls is told.
+    pub config: Arc<ServerConfig>,
+    /// Whether it takes a certificate to come in.
+    pub certified: bool,
+}
+
+/// What is around HTTP for who comes by the network: TLS, or nothing. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Around(watch::Sender<Option<Tls>>);
+
+impl Around {
+    /// This is.
+    #[must_use]
+    pub fn new(tls: Option<Tls>) -> Self {
+        Self(watch::Sender::new(tls))
+    }
+
+    /// From now on it is this. Connections from before are closed behind what they are answered: what
+    /// was good to come in need not be any more.
+    pub fn change(&self, tls: Option<Tls>) {
+        self.0.send_replace(tls);
+    }
+}
+
 /// By what connections come.
 pub enum Door {
     /// TCP.
-    Plain(TcpListener),
-    /// TLS; `certified` when the configuration asks for clients' certificates.
-    Tls {
-        /// What is listened on.
-        listener: TcpListener,
-        /// What rustls is told.
-        config: Arc<ServerConfig>,
-        /// Whether it takes a certificate to come in.
-        certified: bool,
-    },
+    Network(TcpListener, Around),
     /// A Unix socket, for the user this process runs as, and root.
     Control(UnixListener, u32),
 }
@@ -80,8 +99,7 @@ pub enum Door {
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Plain(_) => "Plain",
-            Self::Tls { .. } => "Tls",
+            Self::Network(..) => "Network",
             Self::Control(..) => "Control",
         })
     }
@@ -101,13 +119,13 @@ impl Api {
     /// Answers whoever comes by `door`, until the task is dropped.
     pub async fn serve(self, door: Door) {
         let router = match &door {
-            Door::Plain(_) | Door::Tls { .. } => self.router(),
+            Door::Network(..) => self.router(),
             Door::Control(..) => self.router_of_control(),
         };
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let come = match &door {
-                Door::Plain(listener) | Door::Tls { listener, .. } => {
+                Door::Network(listener, _) => {
                     let come = listener.accept().await;
                     come.map(|(stream, source)| (Stream::Tcp(stream), Some(source.ip())))
                 }
@@ -149,18 +167,22 @@ fn enter(
     let source = source.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
     let network = move |certified| Origin::Network { source, certified };
     match (door, stream) {
-        (
-            Door::Tls {
-                config, certified, ..
-            },
-            Stream::Tcp(stream),
-        ) => {
-            let acceptor = TlsAcceptor::from(Arc::clone(config));
-            let origin = network(*certified);
+        (Door::Network(_, around), Stream::Tcp(stream)) => {
+            let mut changes = around.0.subscribe();
+            let tls = changes.borrow_and_update().clone();
+            let changed = async move {
+                changes.changed().await.ok();
+            };
             tokio::spawn(async move {
+                let Some(Tls { config, certified }) = tls else {
+                    converse(stream, network(false), router, changed).await;
+                    drop(permit);
+                    return;
+                };
+                let acceptor = TlsAcceptor::from(config);
                 let handshake = tokio::time::timeout(PATIENCE, acceptor.accept(stream));
                 if let Ok(Ok(stream)) = handshake.await {
-                    converse(stream, origin, router).await;
+                    converse(stream, network(certified), router, changed).await;
                 }
                 drop(permit);
             });
@@ -171,26 +193,20 @@ fn enter(
                 return;
             }
             tokio::spawn(async move {
-                converse(stream, Origin::Control, router).await;
+                converse(stream, Origin::Control, router, std::future::pending()).await;
                 drop(permit);
             });
         }
-        (Door::Plain(_), Stream::Tcp(stream)) => {
-            tokio::spawn(async move {
-                converse(stream, network(false), router).await;
-                drop(permit);
-            });
-        }
-        (Door::Plain(_) | Door::Tls { .. }, Stream::Unix(_))
-        | (Door::Control(..), Stream::Tcp(_)) => {}
+        (Door::Network(..), Stream::Unix(_)) | (Door::Control(..), Stream::Tcp(_)) => {}
     }
 }
 
-/// HTTP/1.1 on a connection until either side has enough.
+/// HTTP/1.1 on a connection until either side has enough, or `over` is.
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     origin: Origin,
     router: Router,
+    over: impl Future<Output = ()>,
 ) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(origin);
@@ -202,6 +218,15 @@ async fn converse(
         .max_buf_size(HEAD)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    // What a client does wrong concerns nobody here.
-    tokio::time::timeout(LIFE, connection).await.ok();
+    let mut connection = pin!(connection);
+    let conversation = async {
+        tokio::select! {
+            // What a client does wrong concerns nobody here.
+            _ = connection.as_mut() => return,
+            () = over => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await.ok();
+    };
+    tokio::time::timeout(LIFE, conversation).await.ok();
 }

@@ -282,6 +282,14 @@ impl Checker<'_> {
     }
 }
 
+impl ApiTls {
+    /// Whether clients are asked for the certificates of the same issuers, if for any.
+    pub(crate) fn asks_as(&self, other: &Self) -> bool {
+        let roots = |tls: &Self| tls.clients.as_ref().map(|clients| clients.roots.clone());
+        roots(self) == roots(other)
+    }
+}
+
 impl Api {
     /// Where the API listens: nowhere while there is neither a key nor an authority for clients'
     /// certificates, since nobody could be let in.

@@ -95,15 +95,10 @@ impl Checker<'_> {
     pub(super) fn listeners_apart_from_relay_ports(&mut self, listen: &Listen, relay: &Relay) {
         let mut clashing: Vec<SocketAddr> = Vec::new();
         let mut whose = None;
-        for (transport, listener) in listen.all() {
-            let same_host = listener.ip().is_unspecified()
-                || relay.addresses.is_empty()
-                || relay.addresses.contains(&listener.ip());
-            if same_host && relay.ports.contains(&listener.port()) {
-                whose.get_or_insert(transport);
-                if !clashing.contains(&listener) {
-                    clashing.push(listener);
-                }
+        for (transport, listener) in under_relay_ports(listen, relay) {
+            whose.get_or_insert(transport);
+            if !clashing.contains(&listener) {
+                clashing.push(listener);
             }
         }
         let Some(transport) = whose else { return };
@@ -136,6 +131,19 @@ impl Checker<'_> {
             self.refuse(&Key::new("admin", "listen"), fault);
         }
     }
+}
+
+/// The listeners whose ports are relay ports too.
+pub(in crate::config) fn under_relay_ports<'l>(
+    listen: &'l Listen,
+    relay: &'l Relay,
+) -> impl Iterator<Item = (Transport, SocketAddr)> + 'l {
+    listen.all().filter(|(_, listener)| {
+        let same_host = listener.ip().is_unspecified()
+            || relay.addresses.is_empty()
+            || relay.addresses.contains(&listener.ip());
+        same_host && relay.ports.contains(&listener.port())
+    })
 }
 
 pub(super) fn key_of(transport: Transport) -> Key {

@@ -137,6 +137,30 @@ fn a_variable_that_is_not_utf8_is_refused_by_name() {
 }
 
 #[test]
+fn the_issuers_of_clients_change_the_fingerprint_and_events_that_are_written_do_not() {
+    let home = tempfile::tempdir().unwrap();
+    let [file, issuers, events, secret] =
+        ["taciturn.toml", "ca.pem", "events", "secret"].map(|name| home.path().join(name));
+    let text = format!(
+        "api.tls = {{ client_ca = {issuers:?} }}\n[events]\nfile = {events:?}\n\
+         webhooks = [{{ url = 'http://127.0.0.1/', file = {secret:?} }}]\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let sources = Sources {
+        file: Some(file),
+        environment: Vec::new(),
+        flags: Flags::default(),
+    };
+    let mut before = fingerprint(&sources);
+    for (path, matters) in [(&issuers, true), (&events, false), (&secret, true)] {
+        std::fs::write(path, "anything").unwrap();
+        let now = fingerprint(&sources);
+        assert_eq!(now != before, matters, "{path:?}");
+        before = now;
+    }
+}
+
+#[test]
 fn whatever_a_source_says_changes_its_fingerprint_and_a_comment_elsewhere_does_not() {
     let home = tempfile::tempdir().unwrap();
     let [file, secret] = ["taciturn.toml", "secret"].map(|name| home.path().join(name));

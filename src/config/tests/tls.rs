@@ -275,6 +275,7 @@ fn every_listener_is_no_peer() {
         addresses: Vec::new(),
         listening: bound.clone(),
         udp: Vec::new(),
+        former_ports: Vec::new(),
     };
     let server = settings
         .server(&keys, settings.secrets(), &[], &machine)

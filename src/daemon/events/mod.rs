@@ -1,19 +1,23 @@
 //! Events on their way out: a thread for the file and one for each webhook, each behind a queue of
 //! its own, so that none waits for another and nobody who relays waits for any.
 //!
+//! Other settings are other outlets beside those that stay as they are: one that is no longer named
+//! carries out what it has, and ends.
+//!
 //! What the lines say is `admin/events.rs`; what a receiver may rely on is docs/events.md.
 
 mod failures;
 mod file;
 mod webhook;
 
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::admin::events::{Event, Events, Outlet, Party};
+use crate::admin::events::{Event, Events, Outlet, Party, Queue};
 use crate::config;
 use crate::dataplane::Record;
 
@@ -26,7 +30,7 @@ const BATCH: usize = 100;
 /// How long the stop waits for what is still in the queues.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Whether the daemon stops, for threads that wait for something else.
+/// Whether something is over, for threads that wait for something else.
 #[derive(Debug, Default)]
 struct Stop {
     stopping: Mutex<bool>,
@@ -39,7 +43,7 @@ impl Stop {
         self.changed.notify_all();
     }
 
-    /// Waits so long, or until the daemon stops; whether it does.
+    /// Waits so long, or until it is over; whether it is.
     fn wait(&self, duration: Duration) -> bool {
         let stopping = self.lock();
         let waited = self
@@ -48,19 +52,60 @@ impl Stop {
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, bool> {
+    fn lock(&self) -> MutexGuard<'_, bool> {
         self.stopping.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where the lines of one queue go.
+#[derive(Debug, Clone, PartialEq)]
+enum Destination {
+    File(PathBuf),
+    /// With its place in the configuration.
+    Webhook(usize, config::Webhook),
+}
+
+impl Destination {
+    const fn outlet(&self) -> Outlet {
+        match self {
+            Self::File(_) => Outlet::File,
+            Self::Webhook(..) => Outlet::Webhook,
+        }
+    }
+
+    fn all_of(settings: &config::Events) -> impl Iterator<Item = Self> + '_ {
+        let file = settings.file.iter().cloned().map(Self::File);
+        let webhooks = settings.webhooks.iter().cloned().enumerate();
+        file.chain(webhooks.map(|(place, webhook)| Self::Webhook(place, webhook)))
+    }
+}
+
+/// A thread that carries lines out, as whoever writes them knows it.
+#[derive(Debug, Clone)]
+struct Carrier {
+    to: Destination,
+    room: usize,
+    queue: Queue,
+    /// Nothing more comes but what is in the queue.
+    stop: Arc<Stop>,
+    /// It has carried out everything.
+    ended: Arc<Stop>,
 }
 
 /// The threads that carry events out.
 #[derive(Debug)]
 pub(crate) struct Outlets {
     events: Events,
-    stop: Arc<Stop>,
-    /// Ends when the last of them has.
+    carriers: Mutex<Vec<Carrier>>,
+    /// Every thread has one of these,
+    alive: Sender<()>,
+    /// so that this ends when the last of them has.
     ended: Receiver<()>,
 }
+
+/// Other outlets, ready to be used.
+#[derive(Debug)]
+pub(crate) struct Ready(Vec<Carrier>);
 
 impl Outlets {
     /// Opens the file and starts the threads.
@@ -68,52 +113,120 @@ impl Outlets {
     /// # Errors
     /// When the file cannot be opened, or the system refuses a thread.
     pub(crate) fn start(settings: &config::Events) -> anyhow::Result<Self> {
-        let file = settings.file.as_deref().map(LineFile::open).transpose()?;
-        let kinds: Vec<Outlet> = file
-            .iter()
-            .map(|_| Outlet::File)
-            .chain(settings.webhooks.iter().map(|_| Outlet::Webhook))
-            .collect();
-        let (events, receivers) = Events::new(&kinds, settings.queue);
         let (alive, ended) = channel();
-        let stop = Arc::new(Stop::default());
-        // In the order of their kinds.
-        let mut receivers = receivers.into_iter();
-        if let Some((mut file, lines)) = file.and_then(|file| Some((file, receivers.next()?))) {
-            let events = events.clone();
-            spawn("events", &alive, move || {
-                carry(&lines, |batch| {
-                    file.write(batch, events.counts(Outlet::File))
-                });
-            })?;
-        }
-        for (place, (webhook, lines)) in settings.webhooks.iter().zip(receivers).enumerate() {
-            let mut webhook = Webhook::new(place, webhook, Arc::clone(&stop));
-            let events = events.clone();
-            spawn("webhook", &alive, move || {
-                carry(&lines, |batch| {
-                    webhook.deliver(batch, events.counts(Outlet::Webhook));
-                });
-            })?;
-        }
-        Ok(Self {
-            events,
-            stop,
+        let outlets = Self {
+            events: Events::default(),
+            carriers: Mutex::default(),
+            alive,
             ended,
-        })
+        };
+        let ready = outlets.prepare(settings)?;
+        outlets.take_up(ready);
+        Ok(outlets)
     }
-}
 
-impl Outlets {
     /// By which they are sent.
     pub(crate) const fn events(&self) -> &Events {
         &self.events
     }
 
+    /// Opens what these settings name and is not in use yet, as it is named there.
+    ///
+    /// # Errors
+    /// When the file cannot be opened, or the system refuses a thread. Nothing has changed then.
+    pub(crate) fn prepare(&self, settings: &config::Events) -> anyhow::Result<Ready> {
+        let current = self.carriers();
+        let room = settings.queue;
+        let ready = Destination::all_of(settings).map(|to| {
+            let mut same = current.iter().filter(|other| other.room == room);
+            match same.find(|other| other.to == to) {
+                Some(same) => Ok(same.clone()),
+                None => self.carrier(to, room, &current),
+            }
+        });
+        Ok(Ready(ready.collect::<anyhow::Result<_>>()?))
+    }
+
+    /// Sends what happens from now on to these. Others carry out what they have, and end.
+    pub(crate) fn take_up(&self, Ready(ready): Ready) {
+        let mut carriers = self.carriers();
+        let queues = ready.iter().map(|carrier| carrier.queue.clone());
+        self.events.write_to(queues.collect());
+        let is_kept = |former: &Carrier| {
+            let mut ready = ready.iter();
+            ready.any(|carrier| Arc::ptr_eq(&carrier.stop, &former.stop))
+        };
+        for former in carriers.iter().filter(|former| !is_kept(former)) {
+            former.stop.set();
+        }
+        *carriers = ready;
+    }
+
+    fn carrier(
+        &self,
+        to: Destination,
+        room: usize,
+        current: &[Carrier],
+    ) -> anyhow::Result<Carrier> {
+        let (queue, lines) = Queue::new(to.outlet(), room);
+        let carrier = Carrier {
+            to,
+            room,
+            queue,
+            stop: Arc::default(),
+            ended: Arc::default(),
+        };
+        let (events, ended) = (self.events.clone(), Arc::clone(&carrier.ended));
+        match &carrier.to {
+            Destination::File(path) => {
+                let mut file = LineFile::open(path)?;
+                let is_file = |other: &&Carrier| matches!(other.to, Destination::File(_));
+                let former = current.iter().find(is_file);
+                let mut former = former.map(|former| Arc::clone(&former.ended));
+                self.spawn("events", ended, move || {
+                    carry(&lines, |batch| {
+                        // It may be the same file: no line comes before those that it still has.
+                        if let Some(former) = former.take() {
+                            former.wait(GRACE);
+                        }
+                        file.write(batch, events.counts(Outlet::File));
+                    });
+                })?;
+            }
+            Destination::Webhook(place, webhook) => {
+                let mut webhook = Webhook::new(*place, webhook, Arc::clone(&carrier.stop));
+                self.spawn("webhook", ended, move || {
+                    carry(&lines, |batch| {
+                        webhook.deliver(batch, events.counts(Outlet::Webhook));
+                    });
+                })?;
+            }
+        }
+        Ok(carrier)
+    }
+
+    fn spawn(
+        &self,
+        name: &str,
+        ended: Arc<Stop>,
+        work: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let alive = self.alive.clone();
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                work();
+                ended.set();
+                drop(alive);
+            })
+            .context("cannot start a thread for events")?;
+        Ok(())
+    }
+
     /// Waits a little until what is in the queues is out; whatever is not by then is lost, and said.
     pub(crate) fn finish(self) {
-        self.events.close();
-        self.stop.set();
+        self.take_up(Ready(Vec::new()));
+        drop(self.alive);
         let is_late = matches!(
             self.ended.recv_timeout(GRACE),
             Err(std::sync::mpsc::RecvTimeoutError::Timeout)
@@ -122,22 +235,11 @@ impl Outlets {
             tracing::warn!("some events did not reach their webhooks before the end");
         }
     }
-}
 
-fn spawn(
-    name: &str,
-    alive: &Sender<()>,
-    work: impl FnOnce() + Send + 'static,
-) -> anyhow::Result<()> {
-    let alive = alive.clone();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(move || {
-            work();
-            drop(alive);
-        })
-        .context("cannot start a thread for events")?;
-    Ok(())
+    // What it guards is whole between any two statements.
+    fn carriers(&self) -> MutexGuard<'_, Vec<Carrier>> {
+        self.carriers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Hands lines on in batches until the queue ends.
@@ -220,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_hears_at_once_that_the_daemon_stops() {
+    fn who_waits_hears_at_once_that_it_is_over() {
         let stop = Stop::default();
         assert!(!stop.wait(Duration::from_millis(1)));
         std::thread::scope(|scope| {

@@ -40,6 +40,8 @@ pub(super) struct Webhook {
     stop: Arc<Stop>,
     /// Whether the last delivery was given up.
     is_away: bool,
+    /// Whether one was given up that had no time left: none of those behind it has.
+    is_over: bool,
 }
 
 impl Webhook {
@@ -51,6 +53,7 @@ impl Webhook {
             agent: agent(settings),
             stop,
             is_away: false,
+            is_over: false,
         }
     }
 
@@ -62,6 +65,10 @@ impl Webhook {
             body.push('\n');
         }
         let number = lines.len() as u64;
+        if self.is_over {
+            counts.dropped.fetch_add(number, Ordering::Relaxed);
+            return;
+        }
         let delivery = format!("{:032x}", rand::random::<u128>());
         let (mut wait, mut is_last) = (FIRST_WAIT, false);
         for attempt in 1..=ATTEMPTS {
@@ -78,12 +85,13 @@ impl Webhook {
                 "events were not taken: {why}"
             );
             if attempt == ATTEMPTS || is_last {
+                self.is_over = is_last;
                 if !std::mem::replace(&mut self.is_away, true) {
                     tracing::error!(webhook = self.place, "events are given up: {why}");
                 }
                 break;
             }
-            // Who stops tries once more, and at once.
+            // Who stops, or is replaced, tries once more, and at once.
             is_last = self.stop.wait(wait);
             counts.retries.fetch_add(1, Ordering::Relaxed);
             wait = (wait * 2).min(LONGEST_WAIT);

@@ -157,6 +157,16 @@ impl Worker {
         told
     }
 
+    /// The rules changed, and with them how fast connections may be that are spliced.
+    pub(in crate::dataplane) fn pace_connections_anew(&mut self, now: Tick) {
+        for connection in self.server.environment().peers.spliced() {
+            if let Some(account) = self.server.account(connection) {
+                let (peers, _) = self.server.environment_mut().peers();
+                peers.account_to(connection, account, now);
+            }
+        }
+    }
+
     /// Moves on what was too fast, and ends what lingers, if it is time to look.
     pub(in crate::dataplane) fn sweep_peers(&mut self, now: Tick) {
         let counters = &self.counters;

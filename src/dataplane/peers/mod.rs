@@ -312,6 +312,40 @@ impl Peers {
         Some(at)
     }
 
+    /// Marks what is sent to peers, and by connections that are spliced, with this DSCP.
+    pub(crate) fn mark(&mut self, dscp: u8) {
+        for (_, slot) in &mut self.slots {
+            match &mut slot.entry {
+                Entry::Listening(.., socket) => socket.mark(dscp),
+                Entry::Connecting(_, stream) | Entry::Waiting(stream) => stream.mark(dscp),
+                Entry::Spliced(_, splice) => splice.mark(dscp),
+            }
+        }
+    }
+
+    /// Connections that are spliced to their clients'.
+    fn spliced(&self) -> Vec<ConnectionId> {
+        let entries = self.slots.iter().map(|(_, slot)| &slot.entry);
+        let spliced = entries.filter_map(|entry| match entry {
+            Entry::Spliced(connection, _) => Some(*connection),
+            Entry::Listening(..) | Entry::Connecting(..) | Entry::Waiting(..) => None,
+        });
+        spliced.collect()
+    }
+
+    /// Counts a spliced connection on `account`. It goes on at once, at the pace of that.
+    fn account_to(&mut self, connection: ConnectionId, account: DataAccount, now: Tick) {
+        let Some(at) = self.by_connection.get(&connection).copied() else {
+            return;
+        };
+        if let Some(Entry::Spliced(_, splice)) = self.entry(at)
+            && splice.account_to(account)
+        {
+            self.slowed.retain(|(_, other)| *other != at);
+            self.slowed.push((now, at));
+        }
+    }
+
     /// The next connection that waits at a listening socket.
     fn accept(&mut self, at: At, poller: &Poller) -> Option<(TcpStream, SocketAddr)> {
         let has_room = self.has_room();

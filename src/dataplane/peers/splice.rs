@@ -333,6 +333,25 @@ impl Splice {
         }
     }
 
+    /// Marks what is sent with this DSCP.
+    pub(super) fn mark(&self, dscp: u8) {
+        for end in [&self.client, &self.peer] {
+            end.stream.mark(dscp);
+        }
+    }
+
+    /// Counts on `account` from now on. What it owed to other buckets is forgiven: whether one has
+    /// changed.
+    pub(super) fn account_to(&mut self, account: DataAccount) -> bool {
+        let is_other = !self.account.is_paced_as(&account);
+        if is_other {
+            self.account = account;
+            self.out.paused = None;
+            self.back.paused = None;
+        }
+        is_other
+    }
+
     /// Moves what can be moved, up to a budget; what is left is reported again.
     pub(super) fn carry(&mut self, room: &mut [u8], counters: &Counters, now: Tick) -> Carried {
         // RFC 6062 §5.5: nothing moves past the end of the allocation.

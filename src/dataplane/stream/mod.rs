@@ -152,6 +152,21 @@ impl Streams {
         !self.rules.trusted.is_empty() && proxy::trusts(&self.rules.trusted, source)
     }
 
+    /// Expects PROXY headers from these networks and from no others.
+    pub(crate) fn trust(&mut self, networks: Arc<[IpNet]>) {
+        self.rules.trusted = networks;
+    }
+
+    /// Marks what is sent with this DSCP.
+    pub(crate) fn mark_packets(&mut self, dscp: u8) {
+        for acceptor in &mut self.acceptors {
+            acceptor.socket.mark(dscp);
+        }
+        for (_, slot) in &self.slots {
+            slot.entry.stream().mark(dscp);
+        }
+    }
+
     /// Where the listeners of this worker listen, whichever of the two is spoken there.
     pub(crate) fn listening(&self) -> impl Iterator<Item = (ListenerId, SocketAddr)> + '_ {
         self.acceptors.iter().flat_map(|acceptor| {

@@ -91,6 +91,13 @@ impl Sessions {
         listeners.map(|listener| (listener.id, listener.socket.local_addr()))
     }
 
+    /// Marks what is sent with this DSCP.
+    pub(crate) fn mark(&mut self, dscp: u8) {
+        for listener in &mut self.listeners {
+            listener.socket.mark(dscp);
+        }
+    }
+
     /// Has the poller watch every socket.
     pub(crate) fn watch(&self, house: &Surroundings) -> std::io::Result<()> {
         for (index, listener) in (0..).zip(&self.listeners) {

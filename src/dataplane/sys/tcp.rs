@@ -88,6 +88,11 @@ impl TcpListener {
         self.local_addr
     }
 
+    /// Marks what connections send that it takes from now on.
+    pub fn mark(&mut self, dscp: u8) {
+        self.traffic_class = u32::from(dscp) << 2;
+    }
+
     /// The next connection that waits, and where it comes from.
     ///
     /// # Errors
@@ -207,6 +212,21 @@ impl TcpStream {
         } else {
             socket.set_unicast_hops_v6(TTL)?;
             socket.set_tclass_v6(traffic_class)
+        }
+    }
+
+    /// Marks what it sends with this DSCP from now on; one of a pair sends nothing that could be.
+    pub fn mark(&self, dscp: u8) {
+        let traffic_class = u32::from(dscp) << 2;
+        let address = self.socket.local_addr();
+        let marked = match address.map(|address| address.as_socket()) {
+            Ok(Some(SocketAddr::V4(_))) => self.socket.set_tos_v4(traffic_class),
+            Ok(Some(SocketAddr::V6(_))) => self.socket.set_tclass_v6(traffic_class),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = marked {
+            tracing::debug!(%error, "a connection keeps its DSCP");
         }
     }
 

@@ -152,6 +152,21 @@ impl UdpSocket {
         })
     }
 
+    /// Marks what it sends with this DSCP from now on. A socket that shares it has its own mark, which
+    /// goes with each packet.
+    pub fn mark(&mut self, dscp: u8) {
+        let traffic_class = u32::from(dscp) << 2;
+        let marked = if self.local_addr.is_ipv4() {
+            self.socket.set_tos_v4(traffic_class)
+        } else {
+            self.socket.set_tclass_v6(traffic_class)
+        };
+        match marked {
+            Ok(()) => self.dscp = dscp,
+            Err(error) => tracing::warn!(%error, "a socket keeps its DSCP"),
+        }
+    }
+
     /// The same socket once more, for another thread to send by.
     ///
     /// # Errors

@@ -508,19 +508,17 @@ fn other_files_are_served_once_they_are_good_and_looked_at_from_then_on() {
     let names = || keys.current().first().certificate().names.clone();
     let before = keys.files();
 
-    let missing = vec![home.files("missing")];
-    assert!(keys.take_from(missing).is_err());
-    assert_eq!(
-        (names(), keys.files()),
-        (vec!["first.example".to_owned()], before)
-    );
-
+    let read = |files: Vec<KeyFiles>| TlsKeys::load(files).unwrap();
+    assert!(!keys.take_over(&read(before)), "they are the same");
     let second = home.write("second", &made(&["second.example"]));
     let third = home.write("third", &made(&["third.example"]));
-    assert!(keys.take_from(vec![second.clone(), third]).unwrap());
+    let generation = keys.generation();
+    assert!(keys.take_over(&read(vec![second.clone(), third])));
     assert_eq!(names(), ["second.example"]);
     assert_eq!(keys.current().iter().count(), 2);
-    assert!(keys.take_from(vec![second]).unwrap(), "one is gone");
+    assert_ne!(keys.generation(), generation);
+    assert!(keys.take_over(&read(vec![second.clone()])), "one is gone");
+    assert_eq!(keys.files(), [second]);
     home.write("second", &made(&["renewed.example"]));
     assert!(keys.reload().unwrap());
     assert_eq!(names(), ["renewed.example"]);

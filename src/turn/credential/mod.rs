@@ -31,7 +31,7 @@ pub use rest::{
     EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint, parse_rest,
     too_long,
 };
-pub use sealed::SealingKeys;
+pub use sealed::{SealedBy, SealingKeys};
 pub use secret::{Secret, SecretsRing, Voucher};
 pub use subject::Subject;
 use subject::SubjectKey;
@@ -217,12 +217,13 @@ impl Credentials {
             .filter(|_| sendable && password.is_none());
         // Asked of every name, so that one whose seal holds takes no less than one whose does not.
         let subject = self.subject(rest.as_ref().map_or(username, |rest| rest.user));
-        let (expires, claims) = match sealed {
-            Some((expires, claims)) => (Some(expires), Some(Arc::new(claims))),
-            None => (rest.as_ref().map(|rest| rest.expires), None),
+        let (expires, sealed_by, claims) = match sealed {
+            Some((expires, key, claims)) => (Some(expires), Some(key), Some(Arc::new(claims))),
+            None => (rest.as_ref().map(|rest| rest.expires), None, None),
         };
         Found {
             expires,
+            sealed_by,
             subject: match (password, &claims) {
                 (Some(_), _) => self.subject_key.static_user(username),
                 (None, Some(claims)) => claims.subject,
@@ -264,22 +265,29 @@ impl Credentials {
         self.users.0.contains_key(username)
     }
 
-    /// What vouches for a password of `username` that has this origin.
+    /// What vouches for a password of `username` that has this origin: a secret, and for a sealed name
+    /// also the key that sealed it.
     #[must_use]
-    pub fn voucher(&self, username: &str, origin: Origin) -> Voucher {
+    pub fn voucher(&self, username: &str, origin: Origin, sealed_by: Option<SealedBy>) -> Voucher {
         let found = match origin {
-            Origin::Rest { secret } => self.ring.get(secret).map(Secret::voucher),
+            Origin::Rest { secret } => {
+                let secret = self.ring.get(secret);
+                secret.map(|secret| secret.voucher(sealed_by))
+            }
             Origin::Static => self.users.0.get(username).map(|user| user.voucher),
             Origin::Nobody => None,
         };
-        found.unwrap_or_else(|| self.nobody.voucher())
+        found.unwrap_or_else(|| self.nobody.voucher(None))
     }
 
     /// All that vouches for anybody.
     pub fn vouchers(&self) -> impl Iterator<Item = Voucher> + '_ {
         let secrets = self.ring.iter().filter(|secret| !secret.is_empty());
+        let keys = std::iter::once(None).chain(self.sealing.all().map(Some));
         let users = self.users.0.values().map(|user| user.voucher);
-        secrets.map(Secret::voucher).chain(users)
+        secrets
+            .flat_map(move |secret| keys.clone().map(move |key| secret.voucher(key)))
+            .chain(users)
     }
 
     /// The secrets, to mint with and to name an [`Origin::Rest`] by its id.
@@ -309,6 +317,8 @@ pub struct Found<'a> {
     pub subject: Subject,
     /// What a sealed username says beyond that.
     pub claims: Option<Arc<Claims>>,
+    /// Which key sealed it.
+    pub sealed_by: Option<SealedBy>,
 }
 
 impl Found<'_> {

@@ -25,6 +25,10 @@ pub(super) const MARK: &str = "~1.";
 const KEY_ID: usize = 4;
 const NONCE: usize = 16;
 
+/// The key that sealed a username: its id, which stands in the name for everybody to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedBy(pub(super) [u8; KEY_ID]);
+
 /// A key that usernames are sealed with, and call ids hashed.
 #[derive(Clone)]
 struct SealingKey {
@@ -113,8 +117,14 @@ impl SealingKeys {
         Ok(username)
     }
 
-    /// What a username says that was sealed with one of these keys in this realm; with its expiry.
-    pub(super) fn unseal(&self, username: &str, realm: &str) -> Option<(u64, Claims)> {
+    /// What names each key in what it seals.
+    pub(super) fn all(&self) -> impl Iterator<Item = SealedBy> + Clone + '_ {
+        self.0.iter().map(|key| SealedBy(key.id))
+    }
+
+    /// What a username says that was sealed with one of these keys in this realm; with its expiry and
+    /// the key.
+    pub(super) fn unseal(&self, username: &str, realm: &str) -> Option<(u64, SealedBy, Claims)> {
         let (expiry, rest) = username.split_once(':')?;
         let sealed = URL_SAFE_NO_PAD.decode(rest.strip_prefix(MARK)?).ok()?;
         let (id, rest) = sealed.split_first_chunk::<KEY_ID>()?;
@@ -126,7 +136,8 @@ impl SealingKeys {
         let claims = Zeroizing::new(cipher(key).decrypt(headers, sealed).ok()?);
         named?;
         // Sealed with the rest: it is spelled as it was minted.
-        Some((expiry.parse().ok()?, Claims::decode(&claims)?))
+        let claims = Claims::decode(&claims)?;
+        Some((expiry.parse().ok()?, SealedBy(*id), claims))
     }
 }
 

@@ -8,6 +8,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
 use zeroize::Zeroizing;
 
+use super::sealed::SealedBy;
+
 /// The length of 20 bytes in base64.
 const PASSWORD_LENGTH: usize = 28;
 
@@ -72,10 +74,14 @@ impl Secret {
         self.is_empty
     }
 
-    /// What stands for its value. No username is spelled like the label, which isn't UTF-8.
-    pub(super) fn voucher(&self) -> Voucher {
+    /// What stands for its value, and for the key with which the name it vouches for was sealed. No
+    /// username is spelled like the label, which isn't UTF-8.
+    pub(super) fn voucher(&self, sealed_by: Option<SealedBy>) -> Voucher {
         let mut mac = self.mac.clone();
         mac.update(b"\xffvoucher");
+        if let Some(SealedBy(key)) = sealed_by {
+            mac.update(&key);
+        }
         Voucher::from_mac(mac)
     }
 

@@ -210,6 +210,7 @@ impl fmt::Display for Refusal {
 #[derive(Clone, Debug)]
 pub struct PeerJudge {
     relay: RelayRange,
+    former: Vec<RangeInclusive<u16>>,
     inner: Vec<Faces>,
     sockets: Vec<SocketAddr>,
     senders: Vec<SocketAddr>,
@@ -257,6 +258,7 @@ impl PeerJudge {
         Self {
             fleet: FleetMap::new(fleet, &relay.addresses),
             relay,
+            former: Vec::new(),
             inner: Vec::new(),
             sockets,
             senders: canonical(own_senders),
@@ -279,6 +281,18 @@ impl PeerJudge {
         self
     }
 
+    /// The same, where these were relay ports too until others were configured: relayed transport
+    /// addresses live on there.
+    #[must_use]
+    pub fn with_former_ports(mut self, ports: &[RangeInclusive<u16>]) -> Self {
+        self.former = ports.to_vec();
+        self
+    }
+
+    fn is_relay_port(&self, port: u16) -> bool {
+        self.relay.ports.contains(&port) || self.former.iter().any(|ports| ports.contains(&port))
+    }
+
     /// The relayed transport address as clients know it whose socket is bound to `source`, else
     /// `source` itself.
     #[must_use]
@@ -299,7 +313,7 @@ impl PeerJudge {
 
     fn face(&self, address: SocketAddr) -> Option<&Faces> {
         let face = self.inner.iter().find(|face| face.inner == address.ip())?;
-        self.relay.ports.contains(&address.port()).then_some(face)
+        self.is_relay_port(address.port()).then_some(face)
     }
 
     /// Judges a CreatePermission, which names an IP and leaves the port open.
@@ -429,7 +443,7 @@ impl PeerJudge {
     }
 
     fn is_own_relay(&self, address: SocketAddr) -> bool {
-        self.relay.ports.contains(&address.port()) && self.is_relay_ip(address.ip())
+        self.is_relay_port(address.port()) && self.is_relay_ip(address.ip())
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {

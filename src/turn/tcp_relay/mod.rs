@@ -64,6 +64,15 @@ impl DataAccount {
         &self.standing.until[usize::from(self.relayed.ip().is_ipv6())]
     }
 
+    /// Whether `other` takes from the very same buckets.
+    #[must_use]
+    pub fn is_paced_as(&self, other: &Self) -> bool {
+        match (&self.rates, &other.rates) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        }
+    }
+
     /// Takes a read from the allocation's buckets; when the next is due.
     fn pace(&self, run: Volume, now: Tick) -> Tick {
         let rates = self.rates.as_ref();
