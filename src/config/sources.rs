@@ -299,12 +299,15 @@ fn contents(path: &Path, limit: u64) -> Zeroizing<Vec<u8>> {
     }
 }
 
-/// The files that a key called `file` names, anywhere in the tree.
+/// Keys that name a file which is read.
+const NAMING: [&str; 3] = ["file", "client_ca", "ca"];
+
+/// The files that one of these keys names, anywhere in the tree.
 fn named_files<'v>(value: &'v Value, found: &mut Vec<&'v str>) {
     if let Some(dict) = value.as_dict() {
         for (key, value) in dict {
             match value.as_str() {
-                Some(path) if key == "file" || key == "client_ca" => found.push(path),
+                Some(path) if NAMING.contains(&key.as_str()) => found.push(path),
                 // What events are written to changes with each of them.
                 None if key == "events" => {
                     let webhooks = value.as_dict().and_then(|events| events.get("webhooks"));

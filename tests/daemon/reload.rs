@@ -305,7 +305,6 @@ fn the_format_of_the_log_follows_the_file() {
     assert!(whole.lines().last().as_ref().is_some_and(is_json), "{log}");
 }
 
-/// T66
 #[test]
 fn keys_of_pseudonyms_go_at_once_when_they_are_to_be_kept_for_fewer_days() {
     let house = House::new("state = { dir = \"state\" }\nlog = { pseudonym_days = 7 }");

@@ -139,11 +139,12 @@ fn a_variable_that_is_not_utf8_is_refused_by_name() {
 #[test]
 fn the_issuers_of_clients_change_the_fingerprint_and_events_that_are_written_do_not() {
     let home = tempfile::tempdir().unwrap();
-    let [file, issuers, events, secret] =
-        ["taciturn.toml", "ca.pem", "events", "secret"].map(|name| home.path().join(name));
+    let [file, issuers, authorities, events, secret] =
+        ["taciturn.toml", "issuers.pem", "ca.pem", "events", "secret"]
+            .map(|name| home.path().join(name));
     let text = format!(
         "api.tls = {{ client_ca = {issuers:?} }}\n[events]\nfile = {events:?}\n\
-         webhooks = [{{ url = 'http://127.0.0.1/', file = {secret:?} }}]\n"
+         webhooks = [{{ url = 'http://127.0.0.1/', file = {secret:?}, ca = {authorities:?} }}]\n"
     );
     std::fs::write(&file, text).unwrap();
     let sources = Sources {
@@ -152,7 +153,12 @@ fn the_issuers_of_clients_change_the_fingerprint_and_events_that_are_written_do_
         flags: Flags::default(),
     };
     let mut before = fingerprint(&sources);
-    for (path, matters) in [(&issuers, true), (&events, false), (&secret, true)] {
+    for (path, matters) in [
+        (&issuers, true),
+        (&authorities, true),
+        (&events, false),
+        (&secret, true),
+    ] {
         std::fs::write(path, "anything").unwrap();
         let now = fingerprint(&sources);
         assert_eq!(now != before, matters, "{path:?}");
