@@ -171,9 +171,22 @@ impl Line {
 /// What stands for a call in the events of one of its parties. Another one's differ, so that lines
 /// that lie beside each other do not tell who called whom.
 fn told(call: CallId, subject: Subject) -> String {
-    let hash = Sha256::digest([call.to_bytes(), subject.to_bytes()].concat());
-    let (half, _) = hash.split_at(16);
-    half.iter().map(|byte| format!("{byte:02x}")).collect()
+    half(Sha256::digest(
+        [call.to_bytes(), subject.to_bytes()].concat(),
+    ))
+}
+
+/// What stands for a call that was revoked. Not its id, from which, with the subjects that stand in
+/// other lines, whoever reads them could make what stands there.
+fn told_of_revoked(call: CallId) -> String {
+    half(Sha256::digest(
+        [b"revoked".as_slice(), &call.to_bytes()].concat(),
+    ))
+}
+
+fn half(hash: impl AsRef<[u8]>) -> String {
+    let bytes = hash.as_ref().iter().take(16);
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Event {
@@ -220,7 +233,7 @@ impl Event {
                     },
                     Revoked::Call(call) => Line {
                         what: Some("call"),
-                        call: Some(call.to_string()),
+                        call: Some(told_of_revoked(*call)),
                         ..line
                     },
                 }

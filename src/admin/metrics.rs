@@ -178,7 +178,7 @@ impl Scrape<'_> {
         }
         let limited = self.counter(
             "taciturn_limited_total",
-            "Requests refused and packets dropped for a limit, by its name in [limits].",
+            "Requests refused and packets dropped for a limit, by its name in [limits], or for a full journal.",
             &["limit"],
         )?;
         for limit in Limit::ALL {

@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use crate::admin::api::AUDIT;
 use crate::config::{Log, LogFormat};
 
 /// The layer that writes to standard error.
@@ -71,6 +72,8 @@ fn targets(level: tracing::Level) -> Targets {
     Targets::new()
         .with_default(others)
         .with_target("taciturn", level)
+        // Who changed what is told however little else is.
+        .with_target(AUDIT, level.max(LevelFilter::INFO))
 }
 
 fn writer(format: LogFormat) -> Writer {
@@ -102,4 +105,22 @@ pub(crate) fn start(log: &Log) -> Output {
         tracing::debug!("the log was started before");
     }
     Output { level, writer }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn who_changed_what_is_written_at_any_level() {
+        for level in [Level::ERROR, Level::INFO, Level::TRACE] {
+            let targets = targets(level);
+            assert!(targets.would_enable(AUDIT, &Level::INFO), "{level}");
+            assert!(targets.would_enable("taciturn::turn", &level), "{level}");
+        }
+        assert!(!targets(Level::WARN).would_enable("taciturn::daemon", &Level::INFO));
+        assert!(!targets(Level::TRACE).would_enable("rustls", &Level::INFO));
+    }
 }

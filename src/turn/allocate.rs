@@ -29,7 +29,7 @@ use crate::turn::reached::Reached;
 use crate::turn::request::{Reject, Request};
 use crate::turn::route::{AllocationId, CallTag, Current, Landing, RelayProtocol, Standing};
 use crate::turn::server_config::Bind;
-use crate::turn::stats::Meters;
+use crate::turn::stats::{Limit, Meters};
 use crate::turn::{EndReason, Event};
 
 use wanted::Wanted;
@@ -116,7 +116,7 @@ impl<E: Environment> Server<E> {
         }
         self.count_newcomer(request)?;
         if self.environment.is_behind() {
-            return Err(Reject::CAPACITY);
+            return Err(self.limited(Limit::Journal));
         }
         let wanted = self.wanted(request)?;
         // RFC 6062 §4.2: a TCP allocation is its control connection's, and goes nowhere else.

@@ -19,8 +19,8 @@ impl<E: Environment> Server<E> {
     pub(crate) fn limited(&self, limit: Limit) -> Reject {
         self.counters.limited(limit);
         match limit {
-            // RFC 8656 §10.2 and §12.2: the server cannot have more of them.
-            Limit::Permissions | Limit::Channels => Reject::CAPACITY,
+            // RFC 8656 §7.2, §10.2 and §12.2: the server cannot have more of them.
+            Limit::Permissions | Limit::Channels | Limit::Journal => Reject::CAPACITY,
             // RFC 8656 §7.2: the allocation quota.
             Limit::UserAllocations
             | Limit::TenantAllocations

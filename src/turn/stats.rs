@@ -144,8 +144,8 @@ labels! {
 }
 
 labels! {
-    /// Which limit was reached, by its name in the configuration; a credential may claim a smaller
-    /// one.
+    /// Which limit was reached, by its name in the configuration if it is one of that; a credential
+    /// may claim a smaller one.
     Limit {
         /// Allocations of one user.
         UserAllocations => "user_allocations",
@@ -157,6 +157,8 @@ labels! {
         PrefixAllocates => "prefix_allocates",
         /// Failed authentications of one network.
         PrefixFailures => "prefix_failures",
+        /// Openings and ends of allocations that wait to be told of; no limit of the configuration.
+        Journal => "journal",
         /// Permissions of one allocation.
         Permissions => "permissions",
         /// Channels of one allocation.

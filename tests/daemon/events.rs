@@ -364,6 +364,9 @@ fn outlets_follow_the_configuration_and_what_they_have_is_carried_out() {
     let house = house(hook, "");
     let mut daemon = house.serve();
     let first = call(&house, &daemon);
+    eventually("the end of one of the first is told of", || {
+        file(&house).contains("allocation.closed")
+    });
     let config = std::fs::read_to_string(house.config()).unwrap();
     let config = config.replace("events.jsonl", "other.jsonl");
     let config = config.replace(&hook.to_string(), &other.to_string());

@@ -413,6 +413,7 @@ fn while_too_much_waits_to_be_told_of_nobody_allocates_and_what_lives_goes_on() 
     call.world.house.borrow_mut().behind = true;
     let mut late = call.world.client("carol", "192.0.2.77:1");
     assert_eq!(allocate(&mut call.world, &mut late), 508);
+    assert_eq!(call.world.limited(Limit::Journal), 1);
     assert_eq!(counted(&call.world), (2, 0, 2));
     assert_eq!(call.alice.refresh(&mut call.world, None).code(), SUCCESS);
     let bob = call.bob.clone();

@@ -21,6 +21,9 @@ use crate::turn::Tick;
 use crate::turn::credential::Subject;
 use crate::turn::unvalidated::Rate;
 
+/// The target of the lines that tell who changed what; they are written whatever the log's level.
+pub const AUDIT: &str = "taciturn::audit";
+
 /// How long a request may take, its body included.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -138,8 +141,10 @@ impl Change {
         let (key, method, route) = (&self.key, &self.method, self.route());
         let status = response.status().as_u16();
         match response.extensions().get::<About>() {
-            Some(About(user)) => tracing::info!(%key, %method, route, status, %user, "API change"),
-            None => tracing::info!(%key, %method, route, status, "API change"),
+            Some(About(user)) => {
+                tracing::info!(target: AUDIT, %key, %method, route, status, %user, "API change")
+            }
+            None => tracing::info!(target: AUDIT, %key, %method, route, status, "API change"),
         }
     }
 }
@@ -148,7 +153,7 @@ impl Drop for Change {
     fn drop(&mut self) {
         if !self.is_told {
             let (key, method, route) = (&self.key, &self.method, self.route());
-            tracing::info!(%key, %method, route, "API change, unanswered");
+            tracing::info!(target: AUDIT, %key, %method, route, "API change, unanswered");
         }
     }
 }

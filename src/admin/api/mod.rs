@@ -36,6 +36,7 @@ use crate::turn::unvalidated::{Rate, Unvalidated};
 
 pub use self::adapters::Adapter;
 pub use self::document::openapi;
+pub use self::gate::AUDIT;
 pub use self::keys::{ApiKey, Scope, Scopes};
 pub use self::serve::{Around, Door, Origin, Tls};
 

@@ -11,6 +11,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::gate::AUDIT;
 use super::problem::{Body, Problem};
 use super::revocations::refused;
 use crate::turn::Pseudonym;
@@ -48,6 +49,7 @@ pub(super) async fn answer(
     let address: IpAddr = question.address.parse().map_err(|_| {
         Problem::unprocessable("address: write one such as 198.51.100.20, without a port")
     })?;
+    tracing::info!(target: AUDIT, %pseudonym, "whois asked");
     let days = api.control().whois(pseudonym, address.to_canonical()).await;
     let days = days.map_err(|error| refused(&error))?.into_iter();
     Ok(Json(Answer {

@@ -201,6 +201,12 @@ fn lines_of_two_parties_do_not_tell_that_they_are_in_one_call() {
     assert_ne!(a, b);
     assert_eq!(a, told(call, Subject::from_bytes([1; 16])));
     assert!(![a, b].contains(&call.to_string()));
+
+    // Nor does the line of a revocation have what they could be made from.
+    let what = Revoked::Call(call);
+    let line = Event::Revoked { at: 0, what }.line();
+    assert!(!line.contains(&call.to_string()), "{line}");
+    assert!(line.contains(&told_of_revoked(call)), "{line}");
 }
 
 #[test]
