@@ -168,9 +168,9 @@ impl Line {
     }
 }
 
-/// What stands for a call in the events of one of its parties. Another one's differ, so that lines
+/// What stands for a call in the events and the series of one of its parties. Another one's differ, so that lines
 /// that lie beside each other do not tell who called whom.
-fn told(call: CallId, subject: Subject) -> String {
+pub(super) fn told(call: CallId, subject: Subject) -> String {
     let hash = Sha256::digest([call.to_bytes(), subject.to_bytes()].concat());
     let (half, _) = hash.split_at(16);
     half.iter().map(|byte| format!("{byte:02x}")).collect()
