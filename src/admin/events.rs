@@ -168,9 +168,9 @@ impl Line {
     }
 }
 
-/// What stands for a call in the events of one of its parties. Another one's differ, so that lines
-/// that lie beside each other do not tell who called whom.
-fn told(call: CallId, subject: Subject) -> String {
+/// What stands for a call in the events and the series of one of its parties. Another one's differ,
+/// so that lines that lie beside each other do not tell who called whom.
+pub(super) fn told(call: CallId, subject: Subject) -> String {
     half(Sha256::digest(
         [call.to_bytes(), subject.to_bytes()].concat(),
     ))

@@ -1,24 +1,91 @@
 //! Counters of all workers as Prometheus text. Summed anew for each scrape, so that a worker
-//! never touches a shared metric; no label's values grow with users.
+//! never touches a shared metric; no label's values grow with users. What docs/observability.md
+//! lists is what is here, which a test holds.
+//!
+//! `allocations` is the one page whose rows are allocations: bounded, and written by itself.
 
+mod allocations;
+mod coturn;
+mod distributions;
+mod kernel;
+mod process;
+
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::admin::Reloads;
 use crate::admin::events::{Events, Outlet};
-use crate::dataplane::Handle;
-use crate::turn::Transport;
+use crate::admin::{House, Reloads};
+use crate::dataplane::tls::TlsKeys;
+use crate::dataplane::{Handle, Totals};
+use crate::proto::AddressFamily;
 use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Limit, Path};
+use crate::turn::{AllocationId, EndReason, Tick, Transport};
+
+use allocations::{AllocationSeries, Page};
+
+/// The certificates of a kind of listener.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// The kind, as metrics call it.
+    pub listener: &'static str,
+    /// Its certificates.
+    pub keys: Arc<TlsKeys>,
+}
+
+/// What is told, and under which names.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The realm of this server.
+    pub realm: String,
+    /// How many allocations have series of their own.
+    pub allocations: usize,
+    /// Whether metrics stand under coturn's names too.
+    pub coturn_names: bool,
+    /// Of whose certificates the expiry is told.
+    pub certificates: Vec<Served>,
+}
+
+/// What metrics remember between scrapes; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Numbers {
+    shown: Arc<ArcSwap<Shown>>,
+    series: AllocationSeries,
+}
+
+impl Numbers {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(shown: Shown) -> Self {
+        Self {
+            series: AllocationSeries::new(shown.allocations),
+            shown: Arc::new(ArcSwap::from_pointee(shown)),
+        }
+    }
+
+    /// Tells this from now on. With less room than before, allocations that have series keep them.
+    pub fn take_up(&self, shown: Shown) {
+        self.series.bound(shown.allocations);
+        self.shown.store(Arc::new(shown));
+    }
+
+    /// The allocation called `id` is gone, and nobody adds to its totals any more.
+    pub fn closed(&self, id: AllocationId, totals: &Totals) {
+        self.series.closed(id, totals);
+    }
+
+    /// What a scrape of all that lives at `now` gets, piece by piece.
+    pub(super) fn page(&self, dataplane: &Handle, now: Tick) -> Page {
+        self.series.page(dataplane, now)
+    }
+}
 
 /// What a scrape reads.
-pub(super) fn text(
-    dataplane: &Handle,
-    reloads: &Reloads,
-    addresses_shown: bool,
-    events: &Events,
-) -> prometheus::Result<String> {
+pub(super) fn text(house: &House) -> prometheus::Result<String> {
+    let (dataplane, shown) = (&house.dataplane, house.numbers.shown.load());
     let scrape = Scrape {
         registry: Registry::new(),
         workers: dataplane.counters(),
@@ -30,8 +97,11 @@ pub(super) fn text(
     scrape.requests()?;
     scrape.ports(dataplane)?;
     scrape.workers()?;
-    scrape.refused_and_reloaded(dataplane, reloads)?;
-    scrape.events(events)?;
+    scrape.kernel(dataplane)?;
+    scrape.certificates(&shown.certificates)?;
+    scrape.refused_and_reloaded(dataplane, &house.reloads)?;
+    scrape.events(&house.events)?;
+    scrape.process(house.began)?;
     let build = scrape.gauge("taciturn_build_info", "This build; always 1.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     let none: [&str; 0] = [];
@@ -42,13 +112,20 @@ pub(super) fn text(
             &none,
         )?
         .with_label_values(&none)
-        .set(addresses_shown.into());
-    TextEncoder::new().encode_to_string(&scrape.registry.gather())
+        .set(house.addresses_shown.into());
+    let mut families = scrape.registry.gather();
+    families.extend(scrape.distributions());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut text = TextEncoder::new().encode_to_string(&families)?;
+    if shown.coturn_names {
+        text.push_str(&scrape.coturn(dataplane, &shown.realm));
+    }
+    Ok(text)
 }
 
 struct Scrape<'c> {
     registry: Registry,
-    workers: &'c [std::sync::Arc<Counters>],
+    workers: &'c [Arc<Counters>],
 }
 
 impl Scrape<'_> {
@@ -90,6 +167,16 @@ impl Scrape<'_> {
             live.with_label_values(&label).set(gauge(count));
             let count = self.sum(|w| w.over(transport).allocations_total.total());
             total.with_label_values(&label).inc_by(count);
+        }
+        let ended = self.counter(
+            "taciturn_allocations_ended_total",
+            "Allocations that have ended, by reason.",
+            &["reason"],
+        )?;
+        for reason in EndReason::ALL {
+            ended
+                .with_label_values(&[reason.label()])
+                .inc_by(self.sum(|w| w.ends(*reason)));
         }
         let moved = self.counter(
             "taciturn_allocations_moved_total",
@@ -318,18 +405,40 @@ impl Scrape<'_> {
         Ok(())
     }
 
+    fn certificates(&self, all: &[Served]) -> prometheus::Result<()> {
+        let expiry = self.gauge(
+            "taciturn_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a kind of listener expires, in seconds of the Unix epoch.",
+            &["listener"],
+        )?;
+        for Served { listener, keys } in all {
+            let pairs = keys.current();
+            let first = pairs.iter().map(|pair| pair.certificate().not_after).min();
+            if let Some(first) = first {
+                expiry.with_label_values(&[*listener]).set(gauge(first));
+            }
+        }
+        Ok(())
+    }
+
     fn ports(&self, dataplane: &Handle) -> prometheus::Result<()> {
-        let counts = dataplane.ports();
-        let ports = self.gauge("taciturn_ports", "Relay ports by state.", &["state"])?;
-        for (state, count) in [
-            ("free", counts.free),
-            ("held", counts.held),
-            ("resting", counts.resting),
-            ("reserved", counts.reserved),
-        ] {
-            ports
-                .with_label_values(&[state])
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        let ports = self.gauge(
+            "taciturn_ports",
+            "Relay ports by relay address, which its place in relay.addresses stands for, and state.",
+            &["relay", "family", "state"],
+        )?;
+        for (index, (family, counts)) in dataplane.ports_by_relay().into_iter().enumerate() {
+            let (index, family) = (index.to_string(), family_label(family));
+            for (state, count) in [
+                ("free", counts.free),
+                ("held", counts.held),
+                ("resting", counts.resting),
+                ("reserved", counts.reserved),
+            ] {
+                ports
+                    .with_label_values(&[&index, family, state])
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
         }
         let none: [&str; 0] = [];
         let early = self.counter(
@@ -337,7 +446,9 @@ impl Scrape<'_> {
             "Relay ports used again before their rest was over.",
             &[],
         )?;
-        early.with_label_values(&none).inc_by(counts.taken_early);
+        early
+            .with_label_values(&none)
+            .inc_by(dataplane.ports().taken_early);
         let lost = self.counter(
             "taciturn_journal_lost_total",
             "Moves of allocations not told of because the log was too slow; openings and ends are.",
@@ -346,6 +457,13 @@ impl Scrape<'_> {
         lost.with_label_values(&none)
             .inc_by(dataplane.lost_records());
         Ok(())
+    }
+}
+
+const fn family_label(family: AddressFamily) -> &'static str {
+    match family {
+        AddressFamily::V4 => "ipv4",
+        AddressFamily::V6 => "ipv6",
     }
 }
 

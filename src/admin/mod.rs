@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -22,9 +23,11 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use crate::admin::events::Events;
-use crate::dataplane::Handle;
+use crate::dataplane::{Handle, sys};
+use crate::turn::Tick;
 
 pub use ledger::LedgerError;
+pub use metrics::{Numbers, Served, Shown};
 pub use refusals::{Ban, BanId};
 
 /// What the admin listener is told.
@@ -117,6 +120,7 @@ impl Admin {
         readiness: Readiness,
         reloads: Reloads,
         events: Events,
+        numbers: Numbers,
     ) -> io::Result<()> {
         axum::serve(
             self.listener,
@@ -126,6 +130,8 @@ impl Admin {
                 reloads,
                 addresses_shown: self.addresses_shown,
                 events,
+                numbers,
+                began: sys::unix_seconds(),
             }),
         )
         .await
@@ -140,12 +146,16 @@ struct House {
     reloads: Reloads,
     addresses_shown: bool,
     events: Events,
+    numbers: Numbers,
+    /// When it began to serve, in seconds of the Unix epoch.
+    began: u64,
 }
 
 fn router(house: House) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/metrics", get(scrape))
+        .route("/metrics/allocations", get(scrape_allocations))
         .route("/readyz", get(ready))
         .with_state(house)
 }
@@ -159,16 +169,18 @@ async fn ready(State(house): State<House>) -> (StatusCode, &'static str) {
 }
 
 async fn scrape(State(house): State<House>) -> Response {
-    match metrics::text(
-        &house.dataplane,
-        &house.reloads,
-        house.addresses_shown,
-        &house.events,
-    ) {
+    match metrics::text(&house) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "the metrics could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+async fn scrape_allocations(State(house): State<House>) -> Response {
+    let now = Tick::from_nanos(sys::monotonic_nanos());
+    let page = house.numbers.page(&house.dataplane, now);
+    let kind = [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)];
+    (kind, Body::new(page)).into_response()
 }

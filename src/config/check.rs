@@ -24,6 +24,7 @@ mod events;
 mod features;
 mod limits;
 mod listen;
+mod metrics;
 mod relay;
 mod secrets;
 mod tls;
@@ -89,6 +90,7 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
         workers: c.workers(&file.workers),
         state: c.state(file.state),
         admin,
+        metrics: c.metrics(&file.metrics),
         api,
         control: c.control(&file.control),
         events: c.events(&file.events),

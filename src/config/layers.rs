@@ -229,6 +229,39 @@ impl Settings {
             addresses_shown: self.log.show_addresses,
         })
     }
+
+    /// What metrics tell.
+    #[must_use]
+    pub fn shown(&self) -> admin::Shown {
+        admin::Shown {
+            realm: self.realm.clone(),
+            allocations: usize::try_from(self.metrics.allocations).unwrap_or(usize::MAX),
+            coturn_names: self.metrics.coturn_names,
+            certificates: self.certificates(),
+        }
+    }
+
+    /// The certificates that are served, by kind of listener.
+    fn certificates(&self) -> Vec<admin::Served> {
+        let clients = |listeners: &[SocketAddr]| {
+            let keys = self.tls.keys.as_ref();
+            keys.filter(|_| !listeners.is_empty()).map(Arc::clone)
+        };
+        let api = self.api.tls.as_ref().filter(|_| self.api.door().is_some());
+        let all = [
+            ("tls", clients(&self.listen.tls)),
+            ("dtls", clients(&self.listen.dtls)),
+            ("api", api.map(|tls| Arc::clone(&tls.keys))),
+        ];
+        let all = all.into_iter();
+        all.filter_map(|(listener, keys)| {
+            Some(admin::Served {
+                listener,
+                keys: keys?,
+            })
+        })
+        .collect()
+    }
 }
 
 impl From<&Peers> for PeerPolicy {

@@ -83,6 +83,8 @@ pub struct Settings {
     pub state: State,
     /// HTTP for operators.
     pub admin: Admin,
+    /// What the admin listener tells of.
+    pub metrics: Metrics,
     /// HTTP for the platform.
     pub api: Api,
     /// The way of the command line to the daemon.
@@ -413,6 +415,15 @@ pub struct State {
 pub struct Admin {
     /// Where HTTP listens; `None` for nowhere.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// How many allocations have series of their own, at most 100,000.
+    pub allocations: u32,
+    /// Whether metrics stand under coturn's names too.
+    pub coturn_names: bool,
 }
 
 /// `[api]`

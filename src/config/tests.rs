@@ -90,6 +90,9 @@ streams = 3
 dir = "/var/lib/taciturn"
 [admin]
 listen = "off"
+[metrics]
+allocations = 50
+coturn_names = false
 [events]
 file = "/var/log/taciturn/events.jsonl"
 webhooks = [{ url = "https://backend.example.org/taciturn", value = "three", ca = "@CERT@" }]

@@ -13,7 +13,7 @@ use tracing::field::DisplayValue;
 
 use crate::admin::control::{Control, PseudonymKeys, Refusals};
 use crate::admin::events::Events;
-use crate::admin::{Admin, Readiness, Reloads};
+use crate::admin::{Admin, Numbers, Readiness, Reloads};
 use crate::config::{self, Keys, Machine, SHOWN_ADDRESSES, Settings, Sources};
 use crate::daemon::certificates::Whose;
 use crate::daemon::check::{self, summary};
@@ -96,15 +96,16 @@ async fn serve(
     let control = control(refusals, &handle, &pseudonyms, events);
     let platform = doors.open(&house, &handle, control)?;
 
-    let readiness = Readiness::default();
-    let reloads = Reloads::default();
+    let numbers = Numbers::new(house.settings.shown());
+    let (readiness, reloads) = (Readiness::default(), Reloads::default());
     if let Some(admin) = admin {
-        serve_admin(admin, &handle, &readiness, &reloads, events);
+        serve_admin(admin, &handle, &readiness, &reloads, events, &numbers);
     }
     let journal = Journal {
         pseudonyms,
         glass: glass(&house.settings),
         events: events.clone(),
+        numbers,
         failures: Failures::new(handle.counters(), sys::unix_seconds()),
         settings: house.follow(),
     };
@@ -180,12 +181,14 @@ fn serve_admin(
     readiness: &Readiness,
     reloads: &Reloads,
     events: &Events,
+    numbers: &Numbers,
 ) {
     tracing::info!(address = %admin.address(), "admin listens");
     let (handle, readiness, reloads) = (handle.clone(), readiness.clone(), reloads.clone());
-    let events = events.clone();
+    let (events, numbers) = (events.clone(), numbers.clone());
     tokio::spawn(async move {
-        if let Err(error) = admin.serve(handle, readiness, reloads, events).await {
+        let served = admin.serve(handle, readiness, reloads, events, numbers);
+        if let Err(error) = served.await {
             tracing::error!(%error, "the admin listener failed");
         }
     });
@@ -309,6 +312,7 @@ struct Journal {
     pseudonyms: Arc<Mutex<Pseudonyms>>,
     glass: Option<BreakGlass>,
     events: Events,
+    numbers: Numbers,
     failures: Failures,
     settings: watch::Receiver<Arc<Settings>>,
 }
@@ -338,6 +342,7 @@ impl Journal {
                         intervals = every(interval);
                     }
                     self.keep_keys_for(settings.log.pseudonym_days);
+                    self.numbers.take_up(settings.shown());
                     continue;
                 }
             };
@@ -345,6 +350,9 @@ impl Journal {
                 self.sum_up();
                 return;
             };
+            if let Record::Closed { id, totals, .. } = &record {
+                self.numbers.closed(*id, totals);
+            }
             if let Some(event) = events::of_record(&record, sys::unix_seconds()) {
                 self.events.send(&event);
             }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::dataplane::shared::Command;
 use crate::dataplane::stream::Worth;
 use crate::dataplane::sys::{Ecn, HEADROOM, Packet};
-use crate::dataplane::worker::Worker;
+use crate::dataplane::worker::{Worker, tick};
 use crate::proto::ConnectionId;
 use crate::turn::stats::DropReason;
 use crate::turn::{
@@ -158,6 +158,12 @@ impl Worker {
 
     /// The answer leaves in its turn with what else leaves by the listener.
     fn answer(&mut self, tuple: FiveTuple) {
+        let made = self.counters.allocations_total.total();
+        if made != self.made {
+            self.made = made;
+            let took = tick().since(self.now);
+            self.counters.histograms.setups.observe_time(took);
+        }
         if tuple.listener.transport() != Transport::Udp {
             let parts = [self.server.answer(), &[], &[]];
             self.connected.push(tuple, parts, Worth::Answer, self.now);

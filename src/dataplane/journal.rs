@@ -64,17 +64,23 @@ pub enum Record {
 
 /// What went through an allocation, when nobody adds to it any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals([[(u64, u64); Direction::ALL.len()]; Path::ALL.len()]);
+pub struct Totals {
+    traffic: [[(u64, u64); Direction::ALL.len()]; Path::ALL.len()],
+    drops: [u64; Direction::ALL.len()],
+}
 
 impl Totals {
     /// What these meters say.
     #[must_use]
     pub fn of_meters(meters: &Meters) -> Self {
-        let mut totals = Self::default();
+        let mut totals = Self {
+            drops: [Direction::In, Direction::Out].map(|direction| meters.dropped(direction)),
+            ..Self::default()
+        };
         for path in Path::ALL {
             for direction in Direction::ALL {
                 let traffic = meters.traffic(*path, *direction);
-                totals.0[*path as usize][*direction as usize] =
+                totals.traffic[*path as usize][*direction as usize] =
                     (traffic.packets.total(), traffic.bytes.total());
             }
         }
@@ -84,7 +90,7 @@ impl Totals {
     /// Packets and bytes on `path` in `direction`.
     #[must_use]
     pub const fn of(&self, path: Path, direction: Direction) -> (u64, u64) {
-        self.0[path as usize][direction as usize]
+        self.traffic[path as usize][direction as usize]
     }
 
     /// Packets in `direction` over all paths.
@@ -92,6 +98,19 @@ impl Totals {
     pub fn packets(&self, direction: Direction) -> u64 {
         let by_path = Path::ALL.iter().map(|path| self.of(*path, direction).0);
         by_path.sum()
+    }
+
+    /// Bytes of payload in `direction` over all paths.
+    #[must_use]
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        let by_path = Path::ALL.iter().map(|path| self.of(*path, direction).1);
+        by_path.sum()
+    }
+
+    /// Packets in `direction` that were dropped.
+    #[must_use]
+    pub const fn drops(&self, direction: Direction) -> u64 {
+        self.drops[direction as usize]
     }
 }
 

@@ -16,6 +16,7 @@ mod outgoing;
 mod owners;
 mod peers;
 pub mod proxy;
+mod queues;
 mod ring;
 mod seen;
 mod shared;
@@ -40,17 +41,20 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::proto::AddressFamily;
 use crate::turn::ports::PortCounts;
 use crate::turn::revocation::Revoked;
 use crate::turn::stats::Counters;
-use crate::turn::unvalidated::Rate;
+use crate::turn::unvalidated::{Rate, Unvalidated};
 use crate::turn::{AllocationId, ClientAddr, ListenerId, ServerConfig, Tick, Transport};
 
 pub use journal::{Record, Records, Totals};
+pub use queues::Queue;
 pub use seen::Seen;
 pub use shared::RelayAddress;
 pub use tuning::Tuning;
 
+use queues::Queues;
 use shared::{Command, Shared};
 use sys::SocketOptions;
 use tls::TlsKeys;
@@ -150,6 +154,7 @@ pub struct Handle {
     listeners: Arc<Mutex<Vec<SocketAddr>>>,
     /// Where clients of other transports than UDP are taken; these never change.
     others: Arc<[(Transport, SocketAddr)]>,
+    queues: Arc<Queues>,
     config: Arc<Config>,
     /// What of it holds now.
     tuning: Arc<ArcSwap<Tuning>>,
@@ -215,6 +220,41 @@ impl Handle {
         self.shared.ports(|ports| ports.counts())
     }
 
+    /// The ports of each relay address by state, in the order of the addresses.
+    #[must_use]
+    pub fn ports_by_relay(&self) -> Vec<(AddressFamily, PortCounts)> {
+        self.shared.ports(|ports| ports.counts_by_relay())
+    }
+
+    /// What the kernel says of the receive queues of all workers' listeners.
+    #[must_use]
+    pub fn queues(&self) -> Vec<Queue> {
+        self.queues.look(self.counters.len())
+    }
+
+    /// The least receive buffer that the kernel granted a listener, in bytes.
+    #[must_use]
+    pub fn least_receive_buffer(&self) -> Option<usize> {
+        self.queues.least_buffer()
+    }
+
+    /// Whether the kernel hands over datagrams of one flow in one piece.
+    #[must_use]
+    pub fn merges(&self) -> bool {
+        self.queues.merge()
+    }
+
+    /// Of the table that caps replies to unvalidated sources: how many buckets are in use, and how
+    /// many there are.
+    #[must_use]
+    pub fn unvalidated(&self) -> (usize, usize) {
+        let now = Tick::from_nanos(sys::monotonic_nanos());
+        (
+            self.shared.unvalidated.occupied(now),
+            Unvalidated::buckets(),
+        )
+    }
+
     /// How many journal records were lost: none of what opened or closed, while they are read.
     #[must_use]
     pub fn lost_records(&self) -> u64 {
@@ -265,7 +305,8 @@ impl Handle {
                 continue;
             }
             let workers = usize::from(self.shared.stream_workers.first);
-            let bound = listeners::bind(address, workers, &options);
+            let bound = listeners::bind(address, workers, &options)
+                .inspect(|group| self.queues.watch(0, group));
             match bound.and_then(|group| listeners::for_all(group, self.shared.mailboxes.len())) {
                 Ok(sockets) => {
                     for (mailbox, socket) in self.shared.mailboxes.iter().zip(sockets) {

@@ -7,6 +7,7 @@
 //! `benches/peers` and stands in `docs/performance.md`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{
@@ -134,7 +135,9 @@ impl Outgoing {
                 }
             }),
         };
-        if !matches!(sent, Some(Ok(_))) {
+        if matches!(sent, Some(Ok(_))) {
+            self.counters.calls.sent_one();
+        } else {
             self.counters.dropped(DropReason::SendRefused, 1);
         }
     }
@@ -151,7 +154,7 @@ impl Outgoing {
 
     fn flush_to_peers(&mut self, incoming: &RecvBatch, relays: &Surroundings) {
         let sent = self.to_peers.flush(incoming, |from| relays.relay(from));
-        count(&sent, &self.counters);
+        count(&sent, self.to_peers.has_given_up_runs(), &self.counters);
     }
 }
 
@@ -159,11 +162,18 @@ impl Listener {
     fn flush(&mut self, incoming: &RecvBatch, counters: &Counters) {
         let socket = &self.socket;
         let sent = self.batch.flush(incoming, |()| Some(socket));
-        count(&sent, counters);
+        count(&sent, self.batch.has_given_up_runs(), counters);
     }
 }
 
-fn count(sent: &Sent, counters: &Counters) {
+fn count(sent: &Sent, has_given_up_runs: bool, counters: &Counters) {
+    let calls = &counters.calls;
+    calls.send.add(sent.calls);
+    calls.sent.add(sent.packets);
+    calls.sent_in_runs.add(sent.in_runs);
+    calls
+        .runs_given_up
+        .store(has_given_up_runs.into(), Ordering::Relaxed);
     let refused = sent.refused.total();
     if refused > 0 {
         counters.dropped(DropReason::SendRefused, refused);

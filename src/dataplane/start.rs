@@ -14,6 +14,7 @@ use crate::dataplane::connected::{Connected, StreamWorkers};
 use crate::dataplane::directory::Directory;
 use crate::dataplane::journal::Journal;
 use crate::dataplane::listeners::{self, Doors};
+use crate::dataplane::queues::Queues;
 use crate::dataplane::ring::{RingIn, RingOut, ring};
 use crate::dataplane::shared::{Command, MAILBOX, Mailbox, Shared};
 use crate::dataplane::stream::{Acceptor, DtlsSocket, Rules, Sessions, Streams};
@@ -52,6 +53,7 @@ pub(super) fn start(
     let (groups, bound) = bind_all(udp, &config)?;
     let doors = listeners::open_doors(&config, streams)?;
     let others = doors.bound.clone();
+    let queues = queues(&groups, &doors, udp);
     let all = udp + usize::from(streams.count);
     let (mailboxes, receivers) = mailboxes(all)?;
     let shared = share(&config, mailboxes, streams)?;
@@ -81,6 +83,7 @@ pub(super) fn start(
         listeners: Arc::new(Mutex::new(bound)),
         others: others.into(),
         tuning: Arc::new(ArcSwap::from_pointee(config.tuning())),
+        queues: Arc::new(queues),
         config: Arc::new(config),
         rules: Arc::new(ArcSwap::new(Arc::clone(server))),
         lost: journal.lost(),
@@ -102,6 +105,20 @@ fn stream_workers(config: &Config, udp: usize) -> StreamWorkers {
         first: u16::try_from(udp).unwrap_or(u16::MAX),
         count: u16::try_from(count).unwrap_or(u16::MAX),
     }
+}
+
+/// The queues of UDP workers' sockets, and of stream workers' behind them.
+fn queues(groups: &[Vec<UdpSocket>], doors: &Doors, udp: usize) -> Queues {
+    let queues = Queues::default();
+    for group in groups {
+        queues.watch(0, group);
+    }
+    for (worker, sockets) in (udp..).zip(&doors.dtls) {
+        for socket in sockets {
+            queues.watch(worker, std::slice::from_ref(&socket.socket));
+        }
+    }
+    queues
 }
 
 fn mailboxes(count: usize) -> Result<(Vec<Mailbox>, Vec<Receiver<Command>>), StartError> {

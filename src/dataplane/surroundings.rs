@@ -30,6 +30,10 @@ use crate::turn::{
     SocketRefused, Tick, Via, WorkerId,
 };
 
+/// With so many datagrams at once a socket is looked at for what did not fit its queue; one that is
+/// too small for so many is looked at when it closes.
+const BACKLOG: usize = 16;
+
 /// A relay socket and whose it is.
 #[derive(Debug)]
 pub(crate) struct RelaySocket {
@@ -41,7 +45,21 @@ pub(crate) struct RelaySocket {
     pub(crate) expected: usize,
     /// The turn in which it last had as many as were looked for.
     filled: u64,
+    /// Datagrams that had found its queue full when that was looked at last.
+    queue_drops: u32,
     generation: u32,
+}
+
+impl RelaySocket {
+    /// Datagrams that found its queue full since this was asked last.
+    fn new_queue_drops(&mut self) -> u64 {
+        let Ok(drops) = self.socket.queue_drops() else {
+            return 0;
+        };
+        let new = drops.wrapping_sub(self.queue_drops);
+        self.queue_drops = drops;
+        new.into()
+    }
 }
 
 /// The relay sockets of one worker.
@@ -66,6 +84,8 @@ pub(crate) struct Surroundings {
     notices: Vec<(WorkerId, Notice)>,
     /// What is still to be told of.
     backlog: Backlog,
+    /// Datagrams that found the queue of a relay socket full, not counted yet.
+    queue_drops: u64,
     /// Where each listener listens.
     listening: HashMap<ListenerId, SocketAddr, foldhash::quality::RandomState>,
 }
@@ -87,6 +107,7 @@ impl Surroundings {
             options,
             peers: Peers::default(),
             notices: Vec::new(),
+            queue_drops: 0,
             listening: HashMap::default(),
         }
     }
@@ -113,6 +134,11 @@ impl Surroundings {
         if !notify(&self.shared, worker, notice) {
             self.notices.push((worker, notice));
         }
+    }
+
+    /// Datagrams that found the queue of a relay socket full, since this was asked last.
+    pub(crate) const fn take_queue_drops(&mut self) -> u64 {
+        std::mem::replace(&mut self.queue_drops, 0)
     }
 
     /// Notes where a listener listens.
@@ -171,6 +197,9 @@ impl Surroundings {
         let Some(relay) = self.relays.slots.get_mut(slot as usize) else {
             return;
         };
+        if datagrams >= BACKLOG {
+            self.queue_drops += relay.new_queue_drops();
+        }
         if datagrams < relay.expected {
             relay.expected = datagrams.max(1);
             return;
@@ -287,6 +316,7 @@ impl Environment for Surroundings {
             id,
             expected: 1,
             filled: 0,
+            queue_drops: 0,
             generation,
         });
         self.relays.by_relayed.insert(relayed, slot as usize);
@@ -295,8 +325,9 @@ impl Environment for Surroundings {
 
     fn close_socket(&mut self, relayed: RelayedAddr) {
         if let Some(slot) = self.relays.by_relayed.remove(&relayed)
-            && let Some(relay) = self.relays.slots.try_remove(slot)
+            && let Some(mut relay) = self.relays.slots.try_remove(slot)
         {
+            self.queue_drops += relay.new_queue_drops();
             self.unwatch(&relay.socket);
         }
         self.peers.close_listener(relayed, &self.poller);

@@ -85,6 +85,8 @@ pub(crate) struct Worker {
     /// When this turn began, or the batch that is being filled.
     pub(super) now: Tick,
     pub(super) spare: Box<[u8]>,
+    /// How many allocations had been made when the answer to the last was counted.
+    pub(super) made: u64,
     /// Room for the ICMP errors of one socket.
     errors: Vec<IcmpError>,
     mailbox: Receiver<Command>,
@@ -133,6 +135,7 @@ impl Worker {
             incoming: RecvBatch::new(BATCH, LARGEST),
             now: Tick::default(),
             spare: vec![0; HEADROOM + LARGEST + TAILROOM].into_boxed_slice(),
+            made: 0,
             errors: Vec::with_capacity(ERRORS),
             mailbox: parts.mailbox,
             waker: parts.waker,
@@ -172,10 +175,16 @@ impl Worker {
             let course = self.turn(ready, clock);
             self.shared.turns.flip(mine);
             now = tick();
+            let lasted = now.since(clock.now);
             self.counters.turns.add(1);
             self.counters
                 .busy
                 .add(now.nanos().saturating_sub(clock.now.nanos()));
+            self.counters.histograms.turns.observe_time(lasted);
+            let lost = self.server.environment_mut().take_queue_drops();
+            if lost > 0 {
+                self.counters.calls.relay_queue_drops.add(lost);
+            }
             self.retiring.release(&self.shared.turns, &self.journal);
             if course == Course::Stop {
                 // No turn is long, and what others add in theirs counts too.
@@ -348,6 +357,7 @@ impl Worker {
                 return;
             };
             let count = received.len();
+            self.counters.calls.took(count);
             if let Socket::Listener(listener) = door
                 && count >= WORTH_LOOKING_AHEAD
             {
@@ -416,6 +426,10 @@ impl Worker {
     /// What was received goes on, and its slots are free.
     fn flush(&mut self) {
         self.server.settle();
+        if self.incoming.free() < BATCH {
+            let messages = BATCH - self.incoming.free();
+            self.counters.histograms.batches.observe(messages as u64);
+        }
         self.outgoing
             .flush(&self.incoming, self.server.environment());
         self.connected.flush(self.server.environment(), self.now);
@@ -444,6 +458,10 @@ impl Worker {
         }
         let end = HEADROOM + received.len;
         let mut start = HEADROOM;
+        if received.segment < received.len {
+            let datagrams = received.len.div_ceil(received.segment);
+            self.counters.calls.took_merged(datagrams);
+        }
         loop {
             let stop = end.min(start + received.segment);
             self.counters.datagrams.add(1);
@@ -475,6 +493,6 @@ impl Worker {
     }
 }
 
-fn tick() -> Tick {
+pub(super) fn tick() -> Tick {
     Tick::from_nanos(sys::monotonic_nanos())
 }

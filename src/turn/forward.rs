@@ -84,7 +84,7 @@ impl<E: Environment> Server<E> {
                 .ok_or(DropReason::NoChannel)
                 .and_then(|route| self.begin(key, index, route, Fragmentation::Allowed, now));
             if let Err(reason) = begun {
-                return self.drop(reason);
+                return self.drop_of(index, reason);
             }
         }
         self.carry(buf, payload)
@@ -116,7 +116,7 @@ impl<E: Environment> Server<E> {
                 })
                 .and_then(|route| self.begin(key, index, route, fragmentation, now));
             if let Err(reason) = begun {
-                return self.drop(reason);
+                return self.drop_of(index, reason);
             }
         }
         self.carry(buf, payload)
@@ -402,6 +402,7 @@ impl<E: Environment> Server<E> {
             Ok(forward) => {
                 run.volume.packets += 1;
                 run.volume.bytes += length as u64;
+                run.count_size(length, &self.counters);
                 Handled::Forward(forward)
             }
             Err(reason) => {
@@ -412,6 +413,14 @@ impl<E: Environment> Server<E> {
                 self.drop(reason)
             }
         }
+    }
+
+    /// A packet from the client whose allocation stands at `index` goes nowhere.
+    fn drop_of(&self, index: u32, reason: DropReason) -> Handled {
+        if let Some(allocation) = self.table.at(index) {
+            allocation.meters().drops_in.add(1);
+        }
+        self.drop(reason)
     }
 
     /// Data on a 5-tuple without an allocation here: another worker's, or nobody's.

@@ -34,6 +34,7 @@ mod ending;
 mod entitled;
 mod environment;
 mod forward;
+pub mod histogram;
 mod icmp;
 mod limits;
 mod mobility;
@@ -506,11 +507,14 @@ impl<E: Environment> Server<E> {
         self.environment
             .release(allocation.subject, &allocation.standing);
         self.count_allocations();
+        let lived = now.since(allocation.standing.opened);
+        self.counters.ended(reason);
+        self.counters.histograms.lifetimes.observe_time(lived);
         self.events.push_back(Event::Closed {
             id: allocation.id(),
             transport: allocation.tuple.listener.transport(),
             reason,
-            lived: now.since(allocation.standing.opened),
+            lived,
             subject: allocation.subject,
             standing: allocation.standing,
         });

@@ -116,6 +116,18 @@ pub enum EndReason {
 }
 
 impl EndReason {
+    /// Every reason, in the order of its index.
+    pub const ALL: &'static [Self] = &[
+        Self::Expired,
+        Self::Closed,
+        Self::Disconnected,
+        Self::Replaced,
+        Self::Revoked,
+        Self::Banned,
+        Self::Refused,
+        Self::Stopped,
+    ];
+
     /// A deadline that is long over and tells why: past it nobody forwards anything, and who takes
     /// the allocation away later reads the reason off it.
     pub(crate) const fn moment(self) -> Tick {

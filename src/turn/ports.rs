@@ -239,16 +239,21 @@ impl PortPool {
             taken_early: self.taken_early,
             ..PortCounts::default()
         };
-        for state in self.relays.iter().flat_map(|relay| &relay.states) {
-            match state {
-                State::Free(_) => counts.free += 1,
-                State::Held => counts.held += 1,
-                State::Resting => counts.resting += 1,
-                State::Reserved => counts.reserved += 1,
-                State::Outside => {}
-            }
+        for relay in &self.relays {
+            relay.count(&mut counts);
         }
         counts
+    }
+
+    /// How many ports of each relay address are in each state, in the order of the addresses.
+    #[must_use]
+    pub fn counts_by_relay(&self) -> Vec<(AddressFamily, PortCounts)> {
+        let relays = self.relays.iter().map(|relay| {
+            let mut counts = PortCounts::default();
+            relay.count(&mut counts);
+            (AddressFamily::of(relay.ip), counts)
+        });
+        relays.collect()
     }
 
     fn relay(&mut self, ip: IpAddr) -> Option<&mut Relay> {
@@ -316,6 +321,18 @@ impl Relay {
         for port in ports.clone() {
             if self.state(port) == Some(State::Outside) {
                 self.free(port);
+            }
+        }
+    }
+
+    fn count(&self, counts: &mut PortCounts) {
+        for state in &self.states {
+            match state {
+                State::Free(_) => counts.free += 1,
+                State::Held => counts.held += 1,
+                State::Resting => counts.resting += 1,
+                State::Reserved => counts.reserved += 1,
+                State::Outside => {}
             }
         }
     }

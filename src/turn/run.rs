@@ -178,8 +178,23 @@ impl Run {
         }
     }
 
-    /// Counts a packet for the receiver that did not fit its framing, or went too fast for it.
+    /// Counts the size of a packet that goes.
+    pub(crate) fn count_size(&self, bytes: usize, counters: &Counters) {
+        if !matches!(self.account, Account::In { .. }) {
+            counters.sized(Direction::In, bytes);
+        }
+        if !matches!(self.account, Account::Out { .. }) {
+            counters.sized(Direction::Out, bytes);
+        }
+    }
+
+    /// Counts a packet that did not fit the receiver's framing, or went too fast for either side.
     pub(crate) fn count_drop(&self, table: &AllocationTable) {
+        if let Account::Hairpin { sender, .. } | Account::Out { sender } = &self.account
+            && let Some(sender) = table.at(*sender)
+        {
+            sender.meters().drops_in.add(1);
+        }
         let meters = match &self.account {
             Account::Hairpin { sender, place } => table
                 .at(*sender)

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::address::Transport;
 use super::clock::Tick;
+use super::histogram::{Histograms, Sizes};
+use super::outcome::EndReason;
 
 /// A counter that one thread adds to and any thread reads: a load and a store, no locked
 /// instruction.
@@ -240,6 +242,8 @@ pub struct Meters {
     traffic: [[Traffic; DIRECTIONS]; PATHS],
     /// Packets for this allocation's client that were dropped.
     pub drops: Counter,
+    /// Packets from this allocation's client that were dropped; the client's worker alone counts.
+    pub drops_in: Counter,
     last_heard: AtomicU64,
 }
 
@@ -273,6 +277,15 @@ impl Meters {
     #[must_use]
     pub fn last_heard(&self) -> Tick {
         Tick::from_nanos(self.last_heard.load(Ordering::Relaxed))
+    }
+
+    /// Packets in `direction` that were dropped.
+    #[must_use]
+    pub fn dropped(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::In => self.drops_in.total(),
+            Direction::Out => self.drops.total(),
+        }
     }
 
     /// Packets in `direction` over all paths.
@@ -315,6 +328,49 @@ pub struct Over {
     pub connections_refused: Counter,
 }
 
+/// What one worker's system calls for datagrams did.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// Calls that receive.
+    pub receive: Counter,
+    /// Datagrams that they gave.
+    pub received: Counter,
+    /// Those among them that came merged with others of their flow (GRO).
+    pub received_merged: Counter,
+    /// Calls that send.
+    pub send: Counter,
+    /// Datagrams that the kernel took.
+    pub sent: Counter,
+    /// Those among them that left in one piece with others (GSO).
+    pub sent_in_runs: Counter,
+    /// 1 while sends in one piece are given up because the interface cannot cut them.
+    pub runs_given_up: AtomicU64,
+    /// Datagrams that found the receive queue of a relay socket full.
+    pub relay_queue_drops: Counter,
+}
+
+impl Calls {
+    /// Counts a call that gave `messages`, each taken for one datagram.
+    pub(crate) fn took(&self, messages: usize) {
+        self.receive.add(1);
+        self.received.add(messages as u64);
+    }
+
+    /// Counts that a message was `datagrams` in truth, where it was more than one.
+    pub(crate) fn took_merged(&self, datagrams: usize) {
+        if let Some(more @ 1..) = datagrams.checked_sub(1) {
+            self.received.add(more as u64);
+            self.received_merged.add(datagrams as u64);
+        }
+    }
+
+    /// Counts a datagram that was sent by itself.
+    pub(crate) fn sent_one(&self) {
+        self.send.add(1);
+        self.sent.add(1);
+    }
+}
+
 /// What one worker has counted.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -324,6 +380,12 @@ pub struct Counters {
     limited: [Counter; LIMITS],
     requests: [[Counter; CODES.len()]; METHODS.len()],
     over: [Over; Transport::ALL.len()],
+    sizes: [Sizes; DIRECTIONS],
+    ended: [Counter; EndReason::ALL.len()],
+    /// How values are distributed.
+    pub histograms: Histograms,
+    /// What the system calls for packets did.
+    pub calls: Calls,
     /// Allocations that are live.
     pub allocations: AtomicU64,
     /// Allocations ever made.
@@ -352,6 +414,27 @@ impl Counters {
         let traffic = &self.traffic[path as usize][direction as usize];
         traffic.packets.add(run.packets);
         traffic.bytes.add(run.bytes);
+    }
+
+    /// Counts the size of a payload that is relayed.
+    pub(crate) fn sized(&self, direction: Direction, bytes: usize) {
+        self.sizes[direction as usize].observe(bytes);
+    }
+
+    /// Sizes of what was relayed in `direction`.
+    #[must_use]
+    pub const fn sizes(&self, direction: Direction) -> &Sizes {
+        &self.sizes[direction as usize]
+    }
+
+    pub(crate) fn ended(&self, reason: EndReason) {
+        self.ended[reason as usize].add(1);
+    }
+
+    /// Allocations that ended for `reason`.
+    #[must_use]
+    pub fn ends(&self, reason: EndReason) -> u64 {
+        self.ended[reason as usize].total()
     }
 
     /// Counts `n` packets dropped for `reason`.
@@ -426,6 +509,9 @@ mod tests {
         }
         for (index, limit) in Limit::ALL.iter().enumerate() {
             assert_eq!(*limit as usize, index);
+        }
+        for (index, reason) in EndReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
         }
         let counters = Counters::default();
         counters.dropped(DropReason::NotNamed, 2);

@@ -116,6 +116,19 @@ impl Unvalidated {
         Rate::unpacked(self.rate.load(Ordering::Relaxed)).pace()
     }
 
+    /// How many buckets each table has.
+    #[must_use]
+    pub const fn buckets() -> usize {
+        BUCKETS
+    }
+
+    /// How many sources' buckets are not full at `now`. It looks at every one.
+    #[must_use]
+    pub fn occupied(&self, now: Tick) -> usize {
+        let full_at = self.sources.iter().map(|at| at.load(Ordering::Relaxed));
+        full_at.filter(|at| *at > now.nanos()).count()
+    }
+
     fn bucket<'t>(&self, table: &'t [AtomicU64], key: u128) -> &'t AtomicU64 {
         #[expect(
             clippy::cast_possible_truncation,

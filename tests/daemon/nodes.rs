@@ -20,7 +20,7 @@ use crate::loopback::plane::{V4, unix};
 const KEY: [u8; 32] = [4; 32];
 
 /// The house of a node that keeps calls apart.
-fn node(name: &str) -> House {
+pub(crate) fn node(name: &str) -> House {
     let house = House::new(&format!(
         "state = {{ dir = \"state\" }}\napi = {{ node = \"{name}\" }}\npolicy = {{ peers = \"call\" }}"
     ));
@@ -36,17 +36,22 @@ fn node(name: &str) -> House {
 
 /// As a backend with these keys mints, for `call` and the node `a`.
 fn party(daemon: &Daemon, user: &str, call: &str) -> Client {
-    let ring = SecretsRing::new(vec![Secret::new("first", SECRET)]);
-    let keys = SealingKeys::new(&[Zeroizing::new(KEY)]);
-    let credentials =
-        Credentials::new(ring, StaticUsers::default(), KEY).with_sealing(keys, "taciturn");
-    let claims = Claims {
+    let claims = |credentials: &Credentials| Claims {
         call: credentials.call(call),
         audience: Label::new("a"),
         ..Claims::new(credentials.subject(user), unix())
     };
+    sealed(daemon, claims)
+}
+
+/// As a backend with these keys mints.
+pub(crate) fn sealed(daemon: &Daemon, claims: impl Fn(&Credentials) -> Claims) -> Client {
+    let ring = SecretsRing::new(vec![Secret::new("first", SECRET)]);
+    let keys = SealingKeys::new(&[Zeroizing::new(KEY)]);
+    let credentials =
+        Credentials::new(ring, StaticUsers::default(), KEY).with_sealing(keys, "taciturn");
     let minted = credentials
-        .mint_sealed(&claims, unix() + 3_600, [9; 16])
+        .mint_sealed(&claims(&credentials), unix() + 3_600, [9; 16])
         .unwrap();
     let credential = Credential {
         username: minted.username,

@@ -16,10 +16,10 @@ use crate::loopback::plane::{V4, V6};
 use crate::loopback::stream::Stream;
 
 /// Packets that each party of a call sends.
-const PACKETS: u8 = 25;
+pub(crate) const PACKETS: u8 = 25;
 
 /// Two clients that have exchanged packets, and are still there.
-fn call(house: &House, daemon: &Daemon) -> [Client; 2] {
+pub(crate) fn call(house: &House, daemon: &Daemon) -> [Client; 2] {
     let [mut a, mut b] = ["alice", "bob"].map(|user| house.client(daemon, user));
     let (at_a, at_b) = (a.allocate(V4), b.allocate(V4));
     assert_eq!((a.bind(0x4000, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
@@ -65,7 +65,8 @@ fn a_call_goes_through_and_the_metrics_tell_of_it_while_it_lives() {
         ("packets_total{direction=\"in\",path=\"relay\"}", 0.0),
         ("requests_total{code=\"0\",method=\"allocate\"}", 2.0),
         ("requests_total{code=\"401\",method=\"allocate\"}", 2.0),
-        ("ports{state=\"held\"}", 2.0),
+        ("ports{family=\"ipv4\",relay=\"0\",state=\"held\"}", 2.0),
+        ("ports{family=\"ipv6\",relay=\"1\",state=\"held\"}", 0.0),
         ("misdirected_total", 0.0),
     ] {
         let found = during.get(&format!("taciturn_{series}"));
@@ -75,7 +76,8 @@ fn a_call_goes_through_and_the_metrics_tell_of_it_while_it_lives() {
     assert_eq!(a.refresh(0).code(), SUCCESS);
     let after = scrape(&daemon);
     assert_eq!(after["taciturn_allocations{transport=\"udp\"}"], 1.0);
-    assert_eq!(after["taciturn_ports{state=\"resting\"}"], 1.0);
+    let resting = "taciturn_ports{family=\"ipv4\",relay=\"0\",state=\"resting\"}";
+    assert_eq!(after[resting], 1.0);
 }
 
 /// The log's lines with this message.
@@ -252,18 +254,20 @@ fn promtool_finds_nothing_to_mend_in_the_metrics() {
     let house = House::new("");
     let daemon = house.serve();
     let _call = call(&house, &daemon);
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let metrics = daemon.get("/metrics").body;
-    let mut stdin = promtool.stdin.take().unwrap();
-    stdin.write_all(metrics.as_bytes()).unwrap();
-    drop(stdin);
-    let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    for page in ["/metrics", "/metrics/allocations"] {
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let metrics = daemon.get(page).body;
+        let mut stdin = promtool.stdin.take().unwrap();
+        stdin.write_all(metrics.as_bytes()).unwrap();
+        drop(stdin);
+        let output = promtool.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{page}: {said}");
+    }
 }

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use taciturn::proto::AddressFamily;
 use taciturn::turn::stats::{DropReason, Path};
 
-use crate::loopback::PATIENCE;
 use crate::loopback::client::SUCCESS;
 use crate::loopback::message::Received;
 use crate::loopback::plane::{Plane, Setup, V4, V6, loopback_of_its_own};
+use crate::loopback::{PATIENCE, eventually};
 
 /// A plain program with a UDP socket.
 struct Peer(UdpSocket);
@@ -245,5 +245,24 @@ fn a_peer_that_floods_a_silent_client_disturbs_nobody() {
             ErrorKind::WouldBlock,
             "the flood was answered"
         );
+    });
+}
+
+/// More than the queue holds comes before the worker has a look: what the kernel drops is counted at
+/// the latest when the socket closes.
+#[test]
+fn what_finds_the_queue_of_a_relay_socket_full_is_counted() {
+    let mut plane = Setup {
+        relay_buffer: 4_096,
+        ..Setup::any(1)
+    }
+    .start();
+    let peer = Peer::of(V4);
+    let dropped = |plane: &Plane| plane.sum(|worker| worker.calls.relay_queue_drops.total());
+    eventually("the queue was full", || {
+        let (mut client, relayed) = plane.party(V4);
+        (0..500).for_each(|_| peer.send(relayed, &[0; 1_400]));
+        assert_eq!(client.refresh(0).code(), SUCCESS);
+        dropped(&plane) > 0
     });
 }

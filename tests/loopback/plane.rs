@@ -50,6 +50,8 @@ pub(crate) struct Setup {
     /// What these were before.
     pub(crate) former_ports: Vec<RangeInclusive<u16>>,
     pub(crate) dscp: u8,
+    /// Bytes of each relay socket's receive buffer.
+    pub(crate) relay_buffer: usize,
     pub(crate) fleet: Vec<FleetNode>,
     pub(crate) allow: Vec<&'static str>,
     pub(crate) strict: bool,
@@ -87,6 +89,7 @@ impl Setup {
             ports: PORTS,
             former_ports: Vec::new(),
             dscp: 0,
+            relay_buffer: 1 << 20,
             fleet: Vec::new(),
             allow: Vec::new(),
             strict: false,
@@ -148,7 +151,7 @@ impl Setup {
             relays: relays.clone(),
             ports: self.ports.clone(),
             port_rest: Duration::from_secs(60),
-            relay_buffer: 1 << 20,
+            relay_buffer: self.relay_buffer,
             dscp: self.dscp,
             workers: self.workers,
             stream_workers: self.stream_workers,

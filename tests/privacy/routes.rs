@@ -71,6 +71,7 @@ const fn admin(path: &'static str) -> Route {
 pub(crate) const ROUTES: &[Route] = &[
     admin("/healthz"),
     admin("/metrics"),
+    admin("/metrics/allocations"),
     admin("/readyz"),
     api("/v1/openapi.json", &[get("")]),
     api(

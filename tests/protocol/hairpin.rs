@@ -102,7 +102,11 @@ fn a_receiver_without_a_permission_gets_nothing() {
     }
     let house = call.world.house.borrow();
     let bob = &house.landings[&taciturn::turn::RelayedAddr::new(call.b)];
-    assert_eq!(bob.meters().drops.total(), 2);
+    assert_eq!(bob.meters().dropped(Direction::Out), 2);
+    assert_eq!(bob.meters().dropped(Direction::In), 0);
+    let alice = &house.landings[&taciturn::turn::RelayedAddr::new(call.a)];
+    assert_eq!(alice.meters().dropped(Direction::In), 2);
+    assert_eq!(alice.meters().dropped(Direction::Out), 0);
     assert_eq!(bob.meters().packets(Direction::Out), 0);
 }
 

@@ -1,9 +1,9 @@
 //! Rates of bits and packets: what comes too fast is dropped and counted, and nothing ends for it.
 
-use taciturn::turn::Limits;
 use taciturn::turn::credential::{Claims, Label};
 use taciturn::turn::rates::{Flow, Pace, RateLimits};
 use taciturn::turn::stats::{Direction, DropReason, Limit, Path};
+use taciturn::turn::{Limits, RelayedAddr};
 
 use crate::world::call::{ALICE, BOB, CAROL, Call};
 use crate::world::client::{Client, SUCCESS};
@@ -62,6 +62,21 @@ fn packets_over_the_rate_are_dropped_and_counted_and_the_call_goes_on() {
     assert_eq!(says(&mut call, 50, 100), 20);
     assert_eq!(call.world.drops(DropReason::OverRate), 30);
     assert_eq!(call.world.limited(Limit::AllocationPackets), 30);
+    let dropped = |relayed, direction| {
+        let house = call.world.house.borrow();
+        house.landings[&RelayedAddr::new(relayed)]
+            .meters()
+            .dropped(direction)
+    };
+    let (from, to) = (call.a, call.b);
+    assert_eq!(
+        (dropped(from, Direction::In), dropped(to, Direction::Out)),
+        (30, 30)
+    );
+    assert_eq!(
+        (dropped(from, Direction::Out), dropped(to, Direction::In)),
+        (0, 0)
+    );
     for _ in 0..3 {
         call.world.advance(1);
         assert_eq!(says(&mut call, 50, 100), 10);

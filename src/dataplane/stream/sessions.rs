@@ -115,7 +115,10 @@ impl Sessions {
             return 0..0;
         };
         sealed.clear();
-        sealed.receive(&listener.socket, BATCH).unwrap_or_default()
+        let slots = sealed.receive(&listener.socket, BATCH);
+        let slots = slots.unwrap_or_default();
+        self.counters.calls.took(slots.len());
+        slots
     }
 
     /// The datagrams in a slot, each by its place there.
@@ -124,6 +127,7 @@ impl Sessions {
         let (len, segment) = received
             .filter(|received| !received.truncated)
             .map_or((0, 1), |received| (received.len, received.segment.max(1)));
+        self.counters.calls.took_merged(len.div_ceil(segment));
         let start = crate::dataplane::sys::HEADROOM;
         (0..len)
             .step_by(segment)
@@ -279,9 +283,8 @@ fn out<'s>(
     socket: &'s UdpSocket,
     counters: &'s Counters,
 ) -> impl FnMut(ClientAddr, &[u8]) + use<'s> {
-    move |client, datagram| {
-        if send_to(socket, datagram, client.expose(), Ecn::NotEct).is_err() {
-            counters.dropped(DropReason::SendRefused, 1);
-        }
+    move |client, datagram| match send_to(socket, datagram, client.expose(), Ecn::NotEct) {
+        Ok(_) => counters.calls.sent_one(),
+        Err(_) => counters.dropped(DropReason::SendRefused, 1),
     }
 }

@@ -66,6 +66,10 @@ pub struct Sent {
     pub packets: u64,
     /// Runs among them that left as one send.
     pub runs: u64,
+    /// Datagrams that left in those runs.
+    pub in_runs: u64,
+    /// System calls that took any.
+    pub calls: u64,
     /// Bytes of payload in them.
     pub bytes: u64,
     /// Those it did not take.

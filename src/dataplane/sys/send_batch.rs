@@ -156,6 +156,11 @@ impl<V: Copy + PartialEq> SendBatch<V> {
         self.messages.is_empty()
     }
 
+    /// Whether datagrams leave one by one for a while, because the interface cannot cut runs.
+    pub const fn has_given_up_runs(&self) -> bool {
+        self.pause > 0
+    }
+
     /// Whether it must be flushed before the next push.
     pub const fn is_full(&self) -> bool {
         self.messages.len() == self.messages.capacity()
@@ -326,10 +331,14 @@ impl<V: Copy + PartialEq> SendBatch<V> {
         while next < group.end {
             let error = match self.call(next..group.end, socket) {
                 Ok(taken) if taken > 0 => {
+                    sent.calls += 1;
                     for index in next..next + taken {
                         let segments = u64::from(self.messages[index].segments);
                         sent.packets += segments;
-                        sent.runs += u64::from(segments > 1);
+                        if segments > 1 {
+                            sent.runs += 1;
+                            sent.in_runs += segments;
+                        }
                         sent.bytes += u64::from(self.headers[index].msg_len);
                     }
                     next += taken;
@@ -409,6 +418,7 @@ impl<V: Copy + PartialEq> SendBatch<V> {
         for datagram in self.scratch.chunks(message.segment.max(1)) {
             match send_to(socket, datagram, to, message.ecn) {
                 Ok(len) => {
+                    sent.calls += 1;
                     sent.packets += 1;
                     sent.bytes += u64::try_from(len).unwrap_or(0);
                 }

@@ -20,6 +20,12 @@ pub(super) const MAY_BE_FRAGMENTED: c_int = libc::IP_PMTUDISC_OMIT;
 /// The largest value of the six DSCP bits.
 const DSCP_MAX: u8 = 0x3f;
 
+/// What `SO_MEMINFO` tells, each 32 bits (`linux/sock_diag.h`).
+const MEMINFO_VALUES: usize = 9;
+const MEMINFO_LENGTH: libc::socklen_t = 36;
+/// `SK_MEMINFO_DROPS`
+const MEMINFO_DROPS: usize = 8;
+
 /// The explicit congestion notification bits of an IP header (RFC 3168 §5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Ecn {
@@ -70,6 +76,7 @@ pub struct UdpSocket {
     pub(super) socket: Socket,
     local_addr: SocketAddr,
     dscp: u8,
+    merges: bool,
     /// Whether ICMP errors are in its error queue, and fail a send that they have nothing to do
     /// with.
     pub(super) reports_errors: bool,
@@ -133,7 +140,8 @@ impl UdpSocket {
         set_receive_buffer(&socket, options.receive_buffer)?;
         // Datagrams of one flow that came in one after the other are handed over in one piece
         // (udp(7), Linux 5.0). A kernel that cannot merge hands them over one by one.
-        if set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_err() {
+        let merges = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        if !merges {
             tracing::debug!("this kernel does not merge UDP datagrams on receipt");
         }
         if port == Port::Shared {
@@ -148,6 +156,7 @@ impl UdpSocket {
             socket,
             local_addr,
             dscp: options.dscp,
+            merges,
             reports_errors: false,
         })
     }
@@ -176,6 +185,7 @@ impl UdpSocket {
             socket: self.socket.try_clone()?,
             local_addr: self.local_addr,
             dscp: self.dscp,
+            merges: self.merges,
             reports_errors: self.reports_errors,
         })
     }
@@ -200,6 +210,36 @@ impl UdpSocket {
     /// The address it is bound to, with the port the kernel chose if 0 was asked for.
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Whether the kernel hands over datagrams of one flow in one piece.
+    pub const fn merges(&self) -> bool {
+        self.merges
+    }
+
+    /// How many datagrams found the receive queue full since the socket was made (`SO_MEMINFO`,
+    /// Linux 4.12). The count begins anew after 2^32.
+    ///
+    /// # Errors
+    /// If the kernel does not answer.
+    pub fn queue_drops(&self) -> io::Result<u32> {
+        let mut memory = [0_u32; MEMINFO_VALUES];
+        let mut length = MEMINFO_LENGTH;
+        // SAFETY: the kernel writes at most `length` bytes to `memory`, which has as many.
+        let returned = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_MEMINFO,
+                (&raw mut memory).cast(),
+                &raw mut length,
+            )
+        };
+        super::abi::outcome(returned)?;
+        if length < MEMINFO_LENGTH {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(memory[MEMINFO_DROPS])
     }
 
     /// Bytes of receive buffer granted, in the unit of [`SocketOptions::receive_buffer`].

@@ -87,6 +87,7 @@ impl DataAccount {
         meters.heard(now);
         meters.received(self.path, run);
         counters.relayed(self.path, Direction::In, run);
+        counters.sized(Direction::In, bytes);
         self.pace(run, now)
     }
 
@@ -95,6 +96,7 @@ impl DataAccount {
         let run = Volume::one(bytes);
         self.standing.meters.sent(self.path, run);
         counters.relayed(self.path, Direction::Out, run);
+        counters.sized(Direction::Out, bytes);
         self.pace(run, now)
     }
 }

@@ -1,8 +1,22 @@
-//! What is refused of `[api]` and `[control]`.
+//! What is refused of `[api]`, `[control]` and `[metrics]`.
 
 use super::Case;
 
 pub(super) const CASES: &[Case] = &[
+    (
+        "metrics.allocations = 100001",
+        "metrics.allocations",
+        Some("100001"),
+        "out of range",
+        "from 0 to 100000",
+    ),
+    (
+        "metrics.allocations = -1",
+        "metrics.allocations",
+        Some("-1"),
+        "out of range",
+        "from 0 to 100000",
+    ),
     (
         "api.listen = '8080'",
         "api.listen",
