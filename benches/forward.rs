@@ -4,6 +4,8 @@
 #[path = "../tests/world/mod.rs"]
 mod world;
 
+use std::time::Duration;
+
 use divan::{Bencher, black_box};
 use taciturn::proto::{DATA_INDICATION_HEADROOM as HEADROOM, Message, Method};
 use taciturn::turn::Handled;
@@ -49,6 +51,42 @@ fn hairpin_from_channel_to_channel(bencher: Bencher<'_, '_>, place: Place) {
 fn hairpin_from_indication_to_indication(bencher: Bencher<'_, '_>, place: Place) {
     forward(bencher, Framing::Indication, place, |call| {
         call.alice.send_indication(call.b, &PAYLOAD).bytes()
+    });
+}
+
+/// Packets of one call in a batch, and how far apart they were sent.
+const BATCH: u16 = 4;
+const PTIME: Duration = Duration::from_millis(20);
+
+/// A packet of a call in its batch, with and without a look at its RTP header; the stream goes on
+/// from packet to packet.
+#[divan::bench(args = [false, true])]
+fn hairpin_of_media(bencher: Bencher<'_, '_>, is_measured: bool) {
+    let mut call = Call::new(Setup {
+        media_quality: is_measured,
+        ..Setup::default()
+    });
+    let framing = Framing::Channel(0x4001);
+    call.admit(framing, framing);
+    let (tuple, mut clock) = (call.alice.tuple, call.world.clock);
+    let server = &mut call.world.servers[usize::from(call.alice.worker.0)];
+    let mut buf = vec![0; HEADROOM];
+    buf.extend([0x40, 0x01, 0, 172, 0x80, 111, 0, 0]);
+    buf.extend(&PAYLOAD[4..]);
+    let (mut number, mut timestamp) = (0_u16, 0_u32);
+    bencher.bench_local(|| {
+        number = number.wrapping_add(1);
+        timestamp = timestamp.wrapping_add(960);
+        buf[HEADROOM..HEADROOM + 2].copy_from_slice(&[0x40, 0x01]);
+        buf[HEADROOM + 6..HEADROOM + 8].copy_from_slice(&number.to_be_bytes());
+        buf[HEADROOM + 8..HEADROOM + 12].copy_from_slice(&timestamp.to_be_bytes());
+        let range = HEADROOM..HEADROOM + 176;
+        let handled = server.handle_client(tuple, &mut buf, range, clock);
+        assert!(matches!(handled, Handled::Forward(_)));
+        if number.is_multiple_of(BATCH) {
+            server.settle();
+            clock.now = clock.now.plus(PTIME * BATCH.into());
+        }
     });
 }
 

@@ -13,8 +13,8 @@ use super::key::Key;
 use super::parse::{self, Fault};
 use super::sources::Layers;
 use super::{
-    Admin, Auth, Channels, Compat, FleetNode, Log, LogFormat, Peers, Policy, ProxyProtocol, Public,
-    Settings, State, Workers,
+    Admin, Auth, Channels, Compat, FleetNode, Log, LogFormat, Metrics, Peers, Policy,
+    ProxyProtocol, Public, Settings, State, Workers,
 };
 use crate::turn::policy::PeerPolicy;
 
@@ -89,6 +89,9 @@ pub(super) fn check(file: File, layers: &Layers) -> Checked {
         workers: c.workers(&file.workers),
         state: c.state(file.state),
         admin,
+        metrics: Metrics {
+            quality: file.metrics.quality,
+        },
         api,
         control: c.control(&file.control),
         events: c.events(&file.events),

@@ -31,6 +31,7 @@ pub(super) struct File {
     pub(super) workers: Workers,
     pub(super) state: State,
     pub(super) admin: Admin,
+    pub(super) metrics: Metrics,
     pub(super) api: Api,
     pub(super) control: Control,
     pub(super) events: Events,
@@ -55,6 +56,7 @@ impl Default for File {
             workers: Workers::default(),
             state: State::default(),
             admin: Admin::default(),
+            metrics: Metrics::default(),
             api: Api::default(),
             control: Control::default(),
             events: Events::default(),
@@ -319,6 +321,18 @@ impl Default for Admin {
         Self {
             listen: "127.0.0.1:9641".to_owned(),
         }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) quality: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { quality: true }
     }
 }
 

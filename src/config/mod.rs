@@ -83,6 +83,8 @@ pub struct Settings {
     pub state: State,
     /// HTTP for operators.
     pub admin: Admin,
+    /// What is measured.
+    pub metrics: Metrics,
     /// HTTP for the platform.
     pub api: Api,
     /// The way of the command line to the daemon.
@@ -413,6 +415,13 @@ pub struct State {
 pub struct Admin {
     /// Where HTTP listens; `None` for nowhere.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Whether the quality of media is measured.
+    pub quality: bool,
 }
 
 /// `[api]`

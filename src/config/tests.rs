@@ -90,6 +90,8 @@ streams = 3
 dir = "/var/lib/taciturn"
 [admin]
 listen = "off"
+[metrics]
+quality = false
 [events]
 file = "/var/log/taciturn/events.jsonl"
 webhooks = [{ url = "https://backend.example.org/taciturn", value = "three", ca = "@CERT@" }]
@@ -161,6 +163,7 @@ fn no_configuration_at_all_is_valid() {
         settings.admin.listen,
         Some("127.0.0.1:9641".parse().unwrap())
     );
+    assert!(settings.metrics.quality);
     assert_eq!(settings.log.level, tracing::Level::INFO);
 }
 

@@ -36,6 +36,7 @@ mod environment;
 mod forward;
 mod icmp;
 mod limits;
+pub mod media;
 mod mobility;
 mod nonce;
 mod outcome;

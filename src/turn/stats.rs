@@ -2,9 +2,13 @@
 //! atomics so that a scrape may read them while the worker writes, and neither knows a format.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use once_cell::race::OnceBox;
 
 use super::address::Transport;
 use super::clock::Tick;
+use super::media::{MediaCounters, MediaMeters, Quality, Spell, Tally};
 
 /// A counter that one thread adds to and any thread reads: a load and a store, no locked
 /// instruction.
@@ -51,6 +55,8 @@ macro_rules! labels {
         }
     };
 }
+
+pub(crate) use labels;
 
 labels! {
     /// The way a packet took through the relay.
@@ -239,6 +245,8 @@ pub struct Meters {
     /// Packets for this allocation's client that were dropped.
     pub drops: Counter,
     last_heard: AtomicU64,
+    /// Made once there is media, so that an idle allocation has room for a pointer alone.
+    media: OnceBox<[MediaMeters; DIRECTIONS]>,
 }
 
 impl Meters {
@@ -271,6 +279,32 @@ impl Meters {
     #[must_use]
     pub fn last_heard(&self) -> Tick {
         Tick::from_nanos(self.last_heard.load(Ordering::Relaxed))
+    }
+
+    /// Counts what a run from the client showed of its media; the client's worker alone does so.
+    pub(crate) fn media_received(&self, tally: &Tally) {
+        self.media(Direction::In).add(tally);
+    }
+
+    /// Counts what a run to the client showed of its media; any worker may do so.
+    pub(crate) fn media_sent(&self, tally: &Tally) {
+        self.media(Direction::Out).add_shared(tally);
+    }
+
+    /// Notes the jitter of its media.
+    pub(crate) fn set_jitter(&self, direction: Direction, jitter: Duration) {
+        self.media(direction).set_jitter(jitter);
+    }
+
+    fn media(&self, direction: Direction) -> &MediaMeters {
+        &self.media.get_or_init(Box::default)[direction as usize]
+    }
+
+    /// The quality of its media in `direction`, if there was any in either.
+    #[must_use]
+    pub fn quality(&self, direction: Direction) -> Option<Quality> {
+        let media = self.media.get()?;
+        Some(media[direction as usize].quality())
     }
 
     /// Packets in `direction` over all paths.
@@ -322,6 +356,7 @@ pub struct Counters {
     limited: [Counter; LIMITS],
     requests: [[Counter; CODES.len()]; METHODS.len()],
     over: [Over; Transport::ALL.len()],
+    media: [MediaCounters; DIRECTIONS],
     /// Allocations that are live.
     pub allocations: AtomicU64,
     /// Allocations ever made.
@@ -343,6 +378,22 @@ impl Counters {
     #[must_use]
     pub const fn over(&self, transport: Transport) -> &Over {
         &self.over[transport as usize]
+    }
+
+    /// The quality of media in `direction`; what goes from one allocation to another is in both.
+    #[must_use]
+    pub const fn media(&self, direction: Direction) -> &MediaCounters {
+        &self.media[direction as usize]
+    }
+
+    /// Counts what a run showed of its media.
+    pub(crate) fn media_passed(&self, direction: Direction, tally: &Tally) {
+        self.media(direction).add(tally);
+    }
+
+    /// Records what a spell of a stream came to.
+    pub(crate) fn spell_ended(&self, direction: Direction, spell: &Spell) {
+        self.media(direction).record(spell);
     }
 
     /// Counts a relayed run.

@@ -98,6 +98,7 @@ pub(crate) const SECTIONS: &[(&str, Heard)] = &[
     ("workers", Not("threads, whose names are read in /proc")),
     ("state", Collected),
     ("admin", Collected),
+    ("metrics", Collected),
     ("api", Collected),
     ("control", Collected),
     ("events", Collected),
