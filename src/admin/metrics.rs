@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::admin::Reloads;
 use crate::admin::events::{Events, Outlet};
+use crate::admin::{Reloads, media};
 use crate::dataplane::Handle;
 use crate::turn::Transport;
 use crate::turn::stats::{AuthFailure, Counters, Direction, DropReason, Limit, Path};
@@ -43,7 +43,10 @@ pub(super) fn text(
         )?
         .with_label_values(&none)
         .set(addresses_shown.into());
-    TextEncoder::new().encode_to_string(&scrape.registry.gather())
+    let mut families = scrape.registry.gather();
+    families.extend(media::families(scrape.workers));
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    TextEncoder::new().encode_to_string(&families)
 }
 
 struct Scrape<'c> {
