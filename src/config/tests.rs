@@ -203,6 +203,7 @@ fn plain_keys_are_taken_over() {
     let settings = everything();
 
     assert_eq!(settings.realm, "calls.example.org");
+    assert!(!settings.metrics.quality);
     assert_eq!(settings.public.host.as_deref(), Some("turn.example.org"));
     assert_eq!(settings.ice_urls(&[])[1], "turns:a.example.org");
     assert_eq!(settings.listen.receive_buffer, 4 << 20);

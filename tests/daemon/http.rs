@@ -41,9 +41,11 @@ pub(crate) type Samples = BTreeMap<String, f64>;
 /// Parses the text format, version 0.0.4; panics where `promtool check metrics` would complain.
 pub(crate) fn parse(text: &str) -> Samples {
     assert!(text.ends_with('\n'), "the last line is not ended");
-    let (mut helped, mut types) = (BTreeSet::new(), BTreeSet::new());
+    let (mut helped, mut types) = (BTreeSet::new(), BTreeMap::new());
     let mut samples = Samples::new();
     let mut family = "";
+    // What stands in front of `le`, and the count there.
+    let mut bucket = ("", 0.0);
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
             let (name, words) = help.split_once(' ').unwrap();
@@ -52,23 +54,74 @@ pub(crate) fn parse(text: &str) -> Samples {
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').unwrap();
             assert!(helped.contains(name), "{name} has no help");
-            assert!(["counter", "gauge"].contains(&kind), "{line}");
-            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
-            assert!(types.insert(name), "{name} has two types");
+            check_kind(name, kind);
+            assert!(types.insert(name, kind).is_none(), "{name} has two types");
             family = name;
         } else {
             let (series, value) = line.rsplit_once(' ').unwrap();
             let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-            assert_eq!(name, family, "a sample outside its family: {line}");
+            assert!(
+                is_of(name, family, types[family]),
+                "outside its family: {line}"
+            );
             assert!(is_name(name), "{line}");
             check_labels(labels.strip_suffix('}').unwrap(), line);
             let value: f64 = value.parse().unwrap();
             assert!(value >= 0.0 && value.is_finite(), "{line}");
+            if let Some((before, _)) = series.split_once("le=\"") {
+                let falls = before == bucket.0 && value < bucket.1;
+                assert!(!falls, "fewer than up to the bound before: {line}");
+                bucket = (before, value);
+            }
             let before = samples.insert(series.to_owned(), value);
             assert!(before.is_none(), "twice: {line}");
         }
     }
     samples
+}
+
+fn check_kind(name: &str, kind: &str) {
+    let is_total = name.ends_with("_total");
+    match kind {
+        "counter" => assert!(is_total, "{name}"),
+        "gauge" | "histogram" => assert!(!is_total, "{name}"),
+        // coturn's.
+        "untyped" => assert!(
+            name.starts_with("turn_") || name.starts_with("stun_"),
+            "{name}"
+        ),
+        _ => panic!("{name} is a {kind}"),
+    }
+}
+
+/// Whether a sample called `name` is of this family.
+fn is_of(name: &str, family: &str, kind: &str) -> bool {
+    match name.strip_prefix(family) {
+        Some(rest) if kind == "histogram" => ["_bucket", "_sum", "_count"].contains(&rest),
+        Some(rest) => rest.is_empty(),
+        None => false,
+    }
+}
+
+/// The families of a text by name: their type, and the names of their labels but `le`.
+pub(crate) fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut families = BTreeMap::new();
+    let mut last = String::new();
+    for line in text.lines() {
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            last = name.to_owned();
+            families.insert(last.clone(), (kind.to_owned(), BTreeSet::new()));
+        } else if let Some((_, labels)) = line.split_once('{').filter(|_| !line.starts_with('#')) {
+            let (labels, _) = labels.rsplit_once('}').unwrap();
+            let names = labels
+                .split(',')
+                .map(|pair| pair.split_once('=').unwrap().0);
+            let (_, known) = families.get_mut(&last).unwrap();
+            known.extend(names.filter(|name| *name != "le").map(str::to_owned));
+        }
+    }
+    families
 }
 
 /// No value of ours has a quote, a comma or an escape in it.
@@ -91,10 +144,19 @@ fn is_name(name: &str) -> bool {
 fn the_reader_is_strict() {
     let good = "# HELP a_total Words.\n# TYPE a_total counter\na_total{b=\"c\"} 1\n";
     assert_eq!(parse(good)["a_total{b=\"c\"}"], 1.0);
+    let buckets = |second: &str| {
+        format!(
+            "# HELP a Words.\n# TYPE a histogram\na_bucket{{le=\"1\"}} 1\n\
+             a_bucket{{le=\"+Inf\"}} {second}\na_sum 3\na_count 2\n"
+        )
+    };
+    assert_eq!(parse(&buckets("2"))["a_count"], 2.0);
+    assert!(std::panic::catch_unwind(|| parse(&buckets("0"))).is_err());
     for (part, instead) in [
         ("# HELP a_total Words.\n", ""),
         ("counter", "histogram"),
         ("counter", "gauge"),
+        ("counter", "untyped"),
         ("a_total{", "b_total{"),
         ("\"c\"", "c"),
         (" 1\n", " 1"),
