@@ -296,6 +296,14 @@ impl Meters {
         self.media(direction).set_jitter(jitter);
     }
 
+    /// Something of the memory that counts media, for
+    /// [`look_ahead`](crate::turn::Server::look_ahead).
+    pub(crate) fn touch(&self) -> u64 {
+        self.media.get().map_or(0, |[of_in, of_out]| {
+            of_in.expected_packets() ^ of_out.expected_packets()
+        })
+    }
+
     fn media(&self, direction: Direction) -> &MediaMeters {
         &self.media.get_or_init(Box::default)[direction as usize]
     }

@@ -143,7 +143,9 @@ impl AllocationTable {
         }
         // Between those that are known may stand some that are not.
         black_box(found.into_iter().flatten().fold(0, |seen, index| {
-            seen ^ self.at(index).map_or(0, Allocation::touch)
+            let media = self.media.get(index as usize);
+            let media = media.and_then(|media| media.as_deref());
+            seen ^ self.at(index).map_or(0, Allocation::touch) ^ media.map_or(0, Media::touch)
         }));
     }
 

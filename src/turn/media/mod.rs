@@ -123,6 +123,10 @@ impl MediaMeters {
         self.jitter.store(nanos, Ordering::Relaxed);
     }
 
+    pub(crate) fn expected_packets(&self) -> u64 {
+        self.signs.total(Sign::Expected)
+    }
+
     pub(crate) fn quality(&self) -> Quality {
         let total = |sign| self.signs.total(sign);
         Quality {
@@ -261,6 +265,14 @@ pub(crate) struct Spell {
 pub(crate) struct Media([Streams; Direction::ALL.len()]);
 
 impl Media {
+    /// Something of every piece of memory that a packet from the client reads; the number itself
+    /// means nothing.
+    pub(crate) fn touch(&self) -> u64 {
+        let [from_client, _] = &self.0;
+        let first = from_client.streams.first();
+        u64::from(from_client.sources[0]) ^ first.map_or(0, |stream| stream.heard().nanos())
+    }
+
     /// Takes a packet of this shape; what five seconds of its stream came to if it ends them.
     pub(crate) fn take(
         &mut self,
