@@ -72,9 +72,10 @@ fn between_udp_clients() {
             (SUCCESS, SUCCESS)
         );
         assert_eq!((c.permit(at_d), d.permit(at_c)), (SUCCESS, SUCCESS));
-        let data = [7; 172];
+        let mut number = 0;
         let mut exchange = |packets: u64| {
             for _ in 0..packets / AT_ONCE {
+                let data = media(&mut number);
                 for _ in 0..AT_ONCE {
                     a.send_channel(0x4000, &data);
                     c.send_to(at_d, &data);
@@ -116,9 +117,10 @@ fn between_udp_and_tcp_clients() {
             (SUCCESS, SUCCESS)
         );
         assert_eq!((c.permit(at_d), d.permit(at_c)), (SUCCESS, SUCCESS));
-        let data = [7; 171];
+        let mut number = 0;
         let mut exchange = |packets: u64| {
             for _ in 0..packets / STREAM_AT_ONCE {
+                let data = media(&mut number);
                 for _ in 0..STREAM_AT_ONCE {
                     a.send_channel(0x4000, &data);
                     b.send_channel(0x4001, &data);
@@ -147,6 +149,16 @@ fn between_udp_and_tcp_clients() {
         assert_eq!(allocated, 0, "with {workers} workers of each kind");
         assert_counted(|| drop(plane.party_over(Transport::Tcp)));
     }
+}
+
+/// The next packet of an RTP stream (RFC 3550 §5.1), of an odd length. It is measured from its second
+/// packet on.
+fn media(number: &mut u16) -> Vec<u8> {
+    *number = number.wrapping_add(1);
+    let [high, low] = number.to_be_bytes();
+    let mut data = vec![7; 171];
+    data[..4].copy_from_slice(&[0x80, 111, high, low]);
+    data
 }
 
 /// What a request takes is counted, so that the count is not blind.

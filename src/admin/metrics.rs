@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::admin::events::{Events, Outlet};
-use crate::admin::{House, Reloads};
+use crate::admin::{House, Reloads, media};
 use crate::dataplane::tls::TlsKeys;
 use crate::dataplane::{Handle, Totals};
 use crate::proto::AddressFamily;
@@ -115,6 +115,7 @@ pub(super) fn text(house: &House) -> prometheus::Result<String> {
         .set(house.addresses_shown.into());
     let mut families = scrape.registry.gather();
     families.extend(scrape.distributions());
+    families.extend(media::families(scrape.workers));
     families.sort_by(|a, b| a.name().cmp(b.name()));
     let mut text = TextEncoder::new().encode_to_string(&families)?;
     if shown.coturn_names {

@@ -6,6 +6,7 @@ pub mod api;
 pub mod control;
 pub mod events;
 mod ledger;
+mod media;
 mod metrics;
 mod refusals;
 

@@ -329,6 +329,7 @@ impl Default for Admin {
 pub(super) struct Metrics {
     pub(super) allocations: i64,
     pub(super) coturn_names: bool,
+    pub(super) quality: bool,
 }
 
 impl Default for Metrics {
@@ -336,6 +337,7 @@ impl Default for Metrics {
         Self {
             allocations: 1_000,
             coturn_names: true,
+            quality: true,
         }
     }
 }

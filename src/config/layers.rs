@@ -153,6 +153,7 @@ impl Settings {
                 NatDiscovery::default()
             },
             tcp_relay: self.features.tcp_relay,
+            media_quality: self.metrics.quality,
             revocations: keys.revocations.clone(),
             bans: keys.bans.clone(),
         }))

@@ -83,7 +83,7 @@ pub struct Settings {
     pub state: State,
     /// HTTP for operators.
     pub admin: Admin,
-    /// What the admin listener tells of.
+    /// What is measured, and told of by the admin listener.
     pub metrics: Metrics,
     /// HTTP for the platform.
     pub api: Api,
@@ -424,6 +424,8 @@ pub struct Metrics {
     pub allocations: u32,
     /// Whether metrics stand under coturn's names too.
     pub coturn_names: bool,
+    /// Whether the quality of media is measured.
+    pub quality: bool,
 }
 
 /// `[api]`

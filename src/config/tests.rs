@@ -93,6 +93,7 @@ listen = "off"
 [metrics]
 allocations = 50
 coturn_names = false
+quality = false
 [events]
 file = "/var/log/taciturn/events.jsonl"
 webhooks = [{ url = "https://backend.example.org/taciturn", value = "three", ca = "@CERT@" }]
@@ -164,6 +165,7 @@ fn no_configuration_at_all_is_valid() {
         settings.admin.listen,
         Some("127.0.0.1:9641".parse().unwrap())
     );
+    assert!(settings.metrics.quality);
     assert_eq!(settings.log.level, tracing::Level::INFO);
 }
 
@@ -203,6 +205,7 @@ fn plain_keys_are_taken_over() {
     let settings = everything();
 
     assert_eq!(settings.realm, "calls.example.org");
+    assert!(!settings.metrics.quality);
     assert_eq!(settings.public.host.as_deref(), Some("turn.example.org"));
     assert_eq!(settings.ice_urls(&[])[1], "turns:a.example.org");
     assert_eq!(settings.listen.receive_buffer, 4 << 20);

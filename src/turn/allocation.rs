@@ -161,7 +161,7 @@ impl Allocation {
     /// Something of every piece of memory that a packet of this client's reads, for
     /// [`look_ahead`](crate::turn::Server::look_ahead); the number itself means nothing.
     pub(crate) fn touch(&self) -> u64 {
-        let mut seen = self.standing.meters.last_heard().nanos();
+        let mut seen = self.standing.meters.last_heard().nanos() ^ self.standing.meters.touch();
         if let Some(relay) = self.relays.first() {
             seen ^= u64::from(relay.landing.relayed.port());
             seen ^= relay.landing.channels.len() as u64;
@@ -169,7 +169,7 @@ impl Allocation {
         if let Some(landing) = self.reached.at(0) {
             seen ^= u64::from(landing.relayed.port());
             seen ^= landing.channels.len() as u64 ^ landing.permissions.len() as u64;
-            seen ^= landing.standing.meters.drops.total();
+            seen ^= landing.standing.meters.drops.total() ^ landing.standing.meters.touch();
         }
         seen
     }

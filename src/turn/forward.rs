@@ -13,6 +13,7 @@ use crate::turn::address::{FiveTuple, PeerAddr, RelayedAddr};
 use crate::turn::allocation::{Allocation, Named};
 use crate::turn::clock::Tick;
 use crate::turn::environment::Environment;
+use crate::turn::media::Tally;
 use crate::turn::policy::{Refusal, Verdict};
 use crate::turn::route::{AllocationId, Framing, Name, PeerKind, RelayProtocol, Route};
 use crate::turn::run::{Account, Key, Run, Way};
@@ -224,6 +225,7 @@ impl<E: Environment> Server<E> {
             path,
             account: Account::Out { sender },
             volume: Volume::default(),
+            media: Tally::default(),
             is_limited: self.table.at(sender).is_some_and(Allocation::is_limited),
         });
         Ok(())
@@ -277,6 +279,7 @@ impl<E: Environment> Server<E> {
                     place,
                 },
                 volume: Volume::default(),
+                media: Tally::default(),
                 is_limited,
             });
         });
@@ -333,6 +336,7 @@ impl<E: Environment> Server<E> {
             path,
             account: Account::In { receiver: index },
             volume: Volume::default(),
+            media: Tally::default(),
             is_limited: allocation.is_limited(),
         });
         Ok(())
@@ -384,6 +388,8 @@ impl<E: Environment> Server<E> {
             aside,
             table,
             leases,
+            config,
+            counters,
             ..
         } = self;
         let Some(run) = run else {
@@ -398,11 +404,15 @@ impl<E: Environment> Server<E> {
             return self.drop(DropReason::OverRate);
         }
         let id = || TransactionId::new(super::random(rng));
-        match run.way.frame(buf, payload, aside, id) {
+        match run.way.frame(buf, payload.clone(), aside, id) {
             Ok(forward) => {
                 run.volume.packets += 1;
                 run.volume.bytes += length as u64;
-                run.count_size(length, &self.counters);
+                run.count_size(length, counters);
+                // Its header was written around the payload.
+                if let Some(payload) = buf.get(payload).filter(|_| config.media_quality) {
+                    run.hear(table, counters, payload);
+                }
                 Handled::Forward(forward)
             }
             Err(reason) => {

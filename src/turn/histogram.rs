@@ -101,7 +101,7 @@ pub struct Distribution {
 }
 
 impl Histogram {
-    fn new(bounds: &'static [u64]) -> Self {
+    pub(super) fn new(bounds: &'static [u64]) -> Self {
         debug_assert!(bounds.len() <= MOST, "there is a count for each bound");
         Self {
             bounds,

@@ -37,6 +37,7 @@ mod forward;
 pub mod histogram;
 mod icmp;
 mod limits;
+pub mod media;
 mod mobility;
 mod nonce;
 mod outcome;

@@ -18,6 +18,7 @@ use crate::proto::{
 use crate::turn::address::FiveTuple;
 use crate::turn::allocation::Allocation;
 use crate::turn::clock::Tick;
+use crate::turn::media::{Shape, Spell, Tally};
 use crate::turn::outcome::{Forward, Fragmentation, Head, Target};
 use crate::turn::rates::{Lease, Rates};
 use crate::turn::route::{AllocationId, Framing, Landing};
@@ -68,6 +69,7 @@ pub(crate) struct Run {
     pub(crate) path: Path,
     pub(crate) account: Account,
     pub(crate) volume: Volume,
+    pub(crate) media: Tally,
     /// Whether anything limits how much goes.
     pub(crate) is_limited: bool,
 }
@@ -89,8 +91,52 @@ impl Run {
         self.now == now && self.key == *key
     }
 
+    /// A packet with this payload goes, of whose media note is taken.
+    pub(crate) fn hear(
+        &mut self,
+        table: &mut AllocationTable,
+        counters: &Counters,
+        payload: &[u8],
+    ) {
+        let Some(shape) = Shape::of(payload) else {
+            return;
+        };
+        let (place, direction) = match self.account {
+            Account::Hairpin { sender, .. } | Account::Out { sender } => (sender, Direction::In),
+            Account::In { receiver } => (receiver, Direction::Out),
+        };
+        let media = table.media(place);
+        if let Some(spell) = media.take(direction, shape, self.now, &mut self.media) {
+            self.record(&spell, table, counters);
+        }
+    }
+
+    /// What passes between two allocations is measured once, with its sender, and counts on both.
+    #[cold]
+    fn record(&self, spell: &Spell, table: &AllocationTable, counters: &Counters) {
+        let (own, direction) = match self.account {
+            Account::Hairpin { sender, place } => {
+                counters.spell_ended(Direction::Out, spell);
+                let sender = table.at(sender);
+                if let Some(landing) = sender.and_then(|sender| sender.reached.at(place)) {
+                    landing.meters().set_jitter(Direction::Out, spell.worst);
+                }
+                (sender, Direction::In)
+            }
+            Account::Out { sender } => (table.at(sender), Direction::In),
+            Account::In { receiver } => (table.at(receiver), Direction::Out),
+        };
+        counters.spell_ended(direction, spell);
+        if let Some(own) = own {
+            own.meters().set_jitter(direction, spell.worst);
+        }
+    }
+
     /// Counts what went: on both allocations and on the path.
     pub(crate) fn count(&self, table: &AllocationTable, counters: &Counters) {
+        if !self.media.is_empty() {
+            self.count_media(table, counters);
+        }
         let (path, volume) = (self.path, self.volume);
         match &self.account {
             Account::Hairpin { sender, place } => {
@@ -114,6 +160,34 @@ impl Run {
                     receiver.meters().sent(path, volume);
                 }
                 counters.relayed(path, Direction::Out, volume);
+            }
+        }
+    }
+
+    fn count_media(&self, table: &AllocationTable, counters: &Counters) {
+        let media = &self.media;
+        match self.account {
+            Account::Hairpin { sender, place } => {
+                if let Some(sender) = table.at(sender) {
+                    sender.meters().media_received(media);
+                    if let Some(landing) = sender.reached.at(place) {
+                        landing.meters().media_sent(media);
+                    }
+                }
+                counters.media_passed(Direction::In, media);
+                counters.media_passed(Direction::Out, media);
+            }
+            Account::Out { sender } => {
+                if let Some(sender) = table.at(sender) {
+                    sender.meters().media_received(media);
+                }
+                counters.media_passed(Direction::In, media);
+            }
+            Account::In { receiver } => {
+                if let Some(receiver) = table.at(receiver) {
+                    receiver.meters().media_sent(media);
+                }
+                counters.media_passed(Direction::Out, media);
             }
         }
     }

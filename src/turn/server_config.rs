@@ -100,6 +100,8 @@ pub struct ServerConfig {
     pub nat_discovery: NatDiscovery,
     /// Whether TCP is relayed (RFC 6062), under the same policy.
     pub tcp_relay: bool,
+    /// Whether the quality of media is measured.
+    pub media_quality: bool,
     /// What the platform has taken back; the same one under all rules.
     pub revocations: Revocations,
     /// Who may not allocate; the same one under all rules.

@@ -2,10 +2,14 @@
 //! atomics so that a scrape may read them while the worker writes, and neither knows a format.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use once_cell::race::OnceBox;
 
 use super::address::Transport;
 use super::clock::Tick;
 use super::histogram::{Histograms, Sizes};
+use super::media::{MediaCounters, MediaMeters, Quality, Spell, Tally};
 use super::outcome::EndReason;
 
 /// A counter that one thread adds to and any thread reads: a load and a store, no locked
@@ -53,6 +57,8 @@ macro_rules! labels {
         }
     };
 }
+
+pub(crate) use labels;
 
 labels! {
     /// The way a packet took through the relay.
@@ -245,6 +251,8 @@ pub struct Meters {
     /// Packets from this allocation's client that were dropped; the client's worker alone counts.
     pub drops_in: Counter,
     last_heard: AtomicU64,
+    /// Made once there is media, so that an idle allocation has room for a pointer alone.
+    media: OnceBox<[MediaMeters; DIRECTIONS]>,
 }
 
 impl Meters {
@@ -286,6 +294,40 @@ impl Meters {
             Direction::In => self.drops_in.total(),
             Direction::Out => self.drops.total(),
         }
+    }
+
+    /// Counts what a run from the client showed of its media; the client's worker alone does so.
+    pub(crate) fn media_received(&self, tally: &Tally) {
+        self.media(Direction::In).add(tally);
+    }
+
+    /// Counts what a run to the client showed of its media; any worker may do so.
+    pub(crate) fn media_sent(&self, tally: &Tally) {
+        self.media(Direction::Out).add_shared(tally);
+    }
+
+    /// Notes the jitter of its media.
+    pub(crate) fn set_jitter(&self, direction: Direction, jitter: Duration) {
+        self.media(direction).set_jitter(jitter);
+    }
+
+    /// Something of the memory that counts media, for
+    /// [`look_ahead`](crate::turn::Server::look_ahead).
+    pub(crate) fn touch(&self) -> u64 {
+        self.media.get().map_or(0, |[of_in, of_out]| {
+            of_in.expected_packets() ^ of_out.expected_packets()
+        })
+    }
+
+    fn media(&self, direction: Direction) -> &MediaMeters {
+        &self.media.get_or_init(Box::default)[direction as usize]
+    }
+
+    /// The quality of its media in `direction`, if there was any in either.
+    #[must_use]
+    pub fn quality(&self, direction: Direction) -> Option<Quality> {
+        let media = self.media.get()?;
+        Some(media[direction as usize].quality())
     }
 
     /// Packets in `direction` over all paths.
@@ -386,6 +428,7 @@ pub struct Counters {
     pub histograms: Histograms,
     /// What the system calls for packets did.
     pub calls: Calls,
+    media: [MediaCounters; DIRECTIONS],
     /// Allocations that are live.
     pub allocations: AtomicU64,
     /// Allocations ever made.
@@ -407,6 +450,22 @@ impl Counters {
     #[must_use]
     pub const fn over(&self, transport: Transport) -> &Over {
         &self.over[transport as usize]
+    }
+
+    /// The quality of media in `direction`; what goes from one allocation to another is in both.
+    #[must_use]
+    pub const fn media(&self, direction: Direction) -> &MediaCounters {
+        &self.media[direction as usize]
+    }
+
+    /// Counts what a run showed of its media.
+    pub(crate) fn media_passed(&self, direction: Direction, tally: &Tally) {
+        self.media(direction).add(tally);
+    }
+
+    /// Records what a spell of a stream came to.
+    pub(crate) fn spell_ended(&self, direction: Direction, spell: &Spell) {
+        self.media(direction).record(spell);
     }
 
     /// Counts a relayed run.

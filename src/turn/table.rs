@@ -10,6 +10,7 @@ use super::address::FiveTuple;
 use super::allocation::Allocation;
 use super::clock::Tick;
 use super::deadlines::Deadlines;
+use super::media::Media;
 use super::route::AllocationId;
 
 /// Allocations that are made room for at once.
@@ -82,6 +83,8 @@ pub(crate) struct AllocationTable {
     by_next: HashTable<u32>,
     hasher: foldhash::quality::RandomState,
     deadlines: Deadlines,
+    /// What is remembered of RTP streams, by slot. Apart, so that those without any pay nothing.
+    media: Vec<Option<Box<Media>>>,
 }
 
 impl AllocationTable {
@@ -140,7 +143,9 @@ impl AllocationTable {
         }
         // Between those that are known may stand some that are not.
         black_box(found.into_iter().flatten().fold(0, |seen, index| {
-            seen ^ self.at(index).map_or(0, Allocation::touch)
+            let media = self.media.get(index as usize);
+            let media = media.and_then(|media| media.as_deref());
+            seen ^ self.at(index).map_or(0, Allocation::touch) ^ media.map_or(0, Media::touch)
         }));
     }
 
@@ -152,6 +157,16 @@ impl AllocationTable {
     /// The allocation that stands at `index`, to be changed.
     pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut Allocation> {
         self.slots.get_mut(index)
+    }
+
+    /// What is remembered of the RTP streams of the allocation that stands at `index`; it begins
+    /// with the first packet of one.
+    pub(crate) fn media(&mut self, index: u32) -> &mut Media {
+        let place = index as usize;
+        if place >= self.media.len() {
+            self.media.resize_with(place + 1, || None);
+        }
+        self.media[place].get_or_insert_default()
     }
 
     /// The allocation named `id`.
@@ -261,6 +276,9 @@ impl AllocationTable {
             entry.remove();
         }
         self.deadlines.forget(index, allocation.armed);
+        if let Some(media) = self.media.get_mut(index as usize) {
+            *media = None;
+        }
         Some(allocation)
     }
 

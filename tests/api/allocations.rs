@@ -98,6 +98,39 @@ fn a_live_allocation_is_shown_with_its_usage_and_without_an_address() {
     });
 }
 
+/// A packet of an RTP stream (RFC 3550 §5.1).
+fn rtp(number: u8) -> [u8; 32] {
+    let mut packet = [0xE5; 32];
+    packet[..4].copy_from_slice(&[0x80, 111, 0, number]);
+    packet
+}
+
+#[test]
+fn the_quality_of_a_stream_is_shown_with_both_of_its_parties() {
+    let (_house, daemon) = ask::open("");
+    let [mut a, mut b] = ["alice", "bob"].map(|user| client(&daemon, &json!({ "user": user })));
+    let (at_a, at_b) = (a.allocate(V4), b.allocate(V4));
+    assert_eq!((a.bind(0x4000, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
+    let media = |user| get(&daemon, &format!("?user={user}"))["allocations"][0]["media"].clone();
+    assert_eq!(media("alice"), Value::Null);
+    for number in (0..10).filter(|number| *number != 5) {
+        a.send_channel(0x4000, &rtp(number));
+        b.receive();
+    }
+    let sent = json!({
+        "streams": 1, "packets": 8, "lost": 1, "reordered": 0, "duplicates": 0, "gaps": 0,
+        "gap_seconds": 0.0, "jitter_seconds": 0.0, "unmeasured": 1, "rtcp": 0,
+    });
+    let mut shown = media("alice");
+    // A slow machine may well make one.
+    for key in ["gaps", "gap_seconds"] {
+        shown["received"][key] = sent[key].clone();
+    }
+    assert_eq!(shown["received"], sent);
+    assert_eq!(media("bob")["sent"]["lost"], 1);
+    assert_eq!(media("bob")["received"]["packets"], 0);
+}
+
 #[test]
 fn a_filter_admits_those_that_fit_it_alone() {
     let (_house, daemon) = ask::open("");

@@ -18,6 +18,7 @@ mod http;
 mod certificates;
 mod events;
 mod limits;
+mod media;
 mod metrics;
 mod mint;
 mod nodes;

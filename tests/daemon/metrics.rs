@@ -32,7 +32,10 @@ fn scrape(daemon: &Daemon, path: &str) -> Samples {
 
 /// The rows of the tables in docs/observability.md: name, type, labels.
 fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
-    let text = include_str!("../../docs/observability.md");
+    let text = concat!(
+        include_str!("../../docs/observability.md"),
+        include_str!("../../docs/media-quality.md"),
+    );
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let rows = rows.filter_map(|row| row.split_once("` | "));
     let mut all = BTreeMap::new();

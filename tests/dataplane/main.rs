@@ -22,6 +22,7 @@ mod families;
 mod hairpin;
 mod headers;
 mod journal;
+mod media;
 mod misdirected;
 mod mobility;
 mod network;

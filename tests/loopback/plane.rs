@@ -56,6 +56,7 @@ pub(crate) struct Setup {
     pub(crate) allow: Vec<&'static str>,
     pub(crate) strict: bool,
     pub(crate) tcp_relay: bool,
+    pub(crate) media_quality: bool,
     /// Stream workers; 0 is no TCP and no TLS.
     pub(crate) stream_workers: usize,
     /// Whether TCP and TLS share a port.
@@ -104,6 +105,7 @@ impl Setup {
             bans: Bans::default(),
             limits: Limits::default(),
             tcp_relay: false,
+            media_quality: true,
             stream_workers: 0,
             one_port: false,
             trusted: Vec::new(),
@@ -217,6 +219,7 @@ impl Setup {
                 NatDiscovery::default()
             },
             tcp_relay: self.tcp_relay,
+            media_quality: self.media_quality,
             revocations: self.revocations.clone(),
             bans: self.bans.clone(),
         })

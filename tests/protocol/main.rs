@@ -19,6 +19,7 @@ mod hostile;
 mod icmp;
 mod limits;
 mod masked;
+mod media;
 mod mobility;
 mod naming;
 mod nat;

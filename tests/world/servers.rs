@@ -87,6 +87,7 @@ pub struct Setup {
     pub strict: bool,
     pub limits: Limits,
     pub tcp_relay: bool,
+    pub media_quality: bool,
     pub workers: u16,
     pub unvalidated: Rate,
     pub binding: BindingRules,
@@ -125,6 +126,7 @@ impl Default for Setup {
             strict: false,
             limits: Limits::default(),
             tcp_relay: false,
+            media_quality: true,
             workers: 1,
             unvalidated: Rate {
                 per_second: 50,
@@ -238,6 +240,7 @@ impl Setup {
                 &LISTENERS.map(at),
             ),
             tcp_relay: self.tcp_relay,
+            media_quality: self.media_quality,
             revocations: self.revocations.clone(),
             bans: self.bans.clone(),
         })

@@ -12,8 +12,8 @@ use super::{Api, Rules};
 use crate::dataplane::{Seen, sys};
 use crate::turn::credential::{CallId, Claims, Label, Subject};
 use crate::turn::route::{AllocationId, RelayProtocol};
-use crate::turn::stats::{Direction, Path as Way};
-use crate::turn::{Tick, Transport};
+use crate::turn::stats::{Direction, Meters, Path as Way};
+use crate::turn::{Tick, Transport, media};
 
 /// How many allocations a page has unless fewer or more are asked for.
 const PAGE: u16 = 100;
@@ -118,6 +118,69 @@ pub(super) struct Allocation {
     sent: Usage,
     /// Packets for its client that were dropped.
     dropped: u64,
+    /// Its RTP streams, if it has had any.
+    media: Option<Media>,
+}
+
+/// RTP streams, by their headers.
+#[derive(Debug, Serialize, ToSchema)]
+struct Media {
+    /// Those that came from its client.
+    received: Quality,
+    /// Those that went to its client.
+    sent: Quality,
+}
+
+/// What RTP streams came to; `docs/media-quality.md` says how it is measured.
+#[derive(Debug, Serialize, ToSchema)]
+struct Quality {
+    /// How many there were.
+    streams: u64,
+    /// Their packets that came.
+    packets: u64,
+    /// Their packets that did not.
+    lost: u64,
+    /// Packets that came out of order.
+    reordered: u64,
+    /// Packets that came again.
+    duplicates: u64,
+    /// Times at which one stood still although its sender did not.
+    gaps: u64,
+    /// How long those lasted, in seconds.
+    gap_seconds: f64,
+    /// The greatest jitter of those that live, in seconds.
+    jitter_seconds: f64,
+    /// RTP packets of no measured stream.
+    unmeasured: u64,
+    /// RTCP packets.
+    rtcp: u64,
+}
+
+impl Media {
+    fn of(meters: &Meters) -> Option<Self> {
+        let quality = |direction| meters.quality(direction).map(Quality::from);
+        Some(Self {
+            received: quality(Direction::In)?,
+            sent: quality(Direction::Out)?,
+        })
+    }
+}
+
+impl From<media::Quality> for Quality {
+    fn from(quality: media::Quality) -> Self {
+        Self {
+            streams: quality.streams,
+            packets: quality.packets,
+            lost: quality.lost(),
+            reordered: quality.reordered,
+            duplicates: quality.duplicates,
+            gaps: quality.gaps,
+            gap_seconds: quality.gap_time.as_secs_f64(),
+            jitter_seconds: quality.jitter.as_secs_f64(),
+            unmeasured: quality.unmeasured,
+            rtcp: quality.rtcp,
+        }
+    }
 }
 
 /// Application data, without TURN's framing.
@@ -342,6 +405,7 @@ impl Now {
             received: usage(Direction::In),
             sent: usage(Direction::Out),
             dropped: meters.drops.total(),
+            media: Media::of(meters),
         }
     }
 }

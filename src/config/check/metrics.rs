@@ -14,6 +14,7 @@ impl Checker<'_> {
         Metrics {
             allocations: self.number(&key, typed.allocations, MOST_SERIES, 0),
             coturn_names: typed.coturn_names,
+            quality: typed.quality,
         }
     }
 }

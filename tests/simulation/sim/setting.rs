@@ -272,6 +272,7 @@ impl Setting {
             tickets: Some(TicketKey::new(Zeroizing::new([6; 32]))),
             nat_discovery: NatDiscovery::default(),
             tcp_relay: false,
+            media_quality: true,
             revocations: Revocations::default(),
             bans: Bans::default(),
         }
