@@ -198,6 +198,63 @@ fn flags_alone_are_enough_to_serve_probe_and_scrape() {
     daemon.interrupt();
 }
 
+/// The part of a command that `cargo run` begins with, apart and with the versions that are tested.
+fn build(command: &str) {
+    let (run, _) = command.split_once(" -- ").unwrap();
+    let build = run.replace("cargo run", "cargo build") + " --locked";
+    assert!(shell(&build, root()).status().unwrap().success());
+}
+
+/// What a page of this machine answers to `<method> <path>`.
+fn asked(page: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(page).unwrap();
+    let fields = format!("Host: {page}\r\nConnection: close\r\nContent-Length: 0");
+    write!(stream, "{request} HTTP/1.1\r\n{fields}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// That a call is held on that page, and what it shows, is for tests/demo.
+#[test]
+#[ignore = "builds in release mode; .ci/run runs it"]
+fn the_very_first_command_serves_the_demos_page_with_credentials() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let lines = commands("See it");
+    let [demo] = &lines[..] else {
+        panic!("one command: {lines:?}")
+    };
+    let first = readme.split("```sh\n").nth(1).unwrap();
+    assert!(
+        first.starts_with(demo),
+        "another command comes before {demo}"
+    );
+    build(demo);
+
+    let mut command = shell(demo, root());
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut daemon = Daemon(command.spawn().unwrap());
+    let mut lines = BufReader::new(daemon.0.stdout.take().unwrap()).lines();
+    let link = lines.find(|line| line.as_ref().unwrap().contains("http://"));
+    let link = link.unwrap().unwrap().trim().to_owned();
+    assert!(
+        readme.contains(&format!("<{link}>")),
+        "the README has not {link}"
+    );
+    let page = link.trim_start_matches("http://").trim_end_matches('/');
+    let answer = asked(page, "GET /");
+    assert!(
+        answer.contains("200 OK") && answer.contains("Through taciturn"),
+        "{answer}"
+    );
+    let answer = asked(page, "POST /credentials/a");
+    assert!(
+        answer.contains("\"iceTransportPolicy\":\"relay\""),
+        "{answer}"
+    );
+    daemon.interrupt();
+}
+
 /// Run last and alone: it builds in release mode.
 #[test]
 #[ignore = "builds in release mode; .ci/run runs it"]
@@ -207,10 +264,7 @@ fn the_first_command_relays_within_the_first_minute() {
     let [run, probe] = &lines[..] else {
         panic!("two commands: {lines:?}")
     };
-    let build = run
-        .replace("cargo run", "cargo build")
-        .replace(" -- serve", " --locked");
-    assert!(shell(&build, root()).status().unwrap().success());
+    build(run);
 
     let began = Instant::now();
     let directory = tempfile::tempdir().unwrap();

@@ -12,6 +12,7 @@ use crate::config::{Flags, Sources};
 pub use crate::daemon::control::options::{
     Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Unban,
 };
+pub use crate::daemon::demo::options::Demo;
 pub use crate::daemon::load::options::{
     ClientNetwork, Load, Measure, Mode, Payload, Switch, Transport,
 };
@@ -39,6 +40,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show a call between two browser windows through a relay on this machine.
+    Demo(Demo),
     /// Relay until SIGTERM.
     Serve(Serve),
     /// Tell what `serve` would do with a configuration, and what to mind.

@@ -7,6 +7,7 @@ mod certificates;
 mod check;
 pub mod cli;
 mod control;
+mod demo;
 mod events;
 mod house;
 mod ice;
@@ -63,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let outcome = match &cli.command {
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Serve(arguments) => serve::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),

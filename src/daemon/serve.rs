@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tracing::field::DisplayValue;
 
 use crate::admin::control::{Control, PseudonymKeys, Refusals};
@@ -18,6 +19,7 @@ use crate::config::{self, Keys, Machine, SHOWN_ADDRESSES, Settings, Sources};
 use crate::daemon::certificates::Whose;
 use crate::daemon::check::{self, summary};
 use crate::daemon::cli::Serve;
+use crate::daemon::demo::Page;
 use crate::daemon::events::{self, Failures, Outlets};
 use crate::daemon::house::{CREDENTIAL_LIFE, House};
 use crate::daemon::pseudonyms::Pseudonyms;
@@ -37,7 +39,14 @@ const RESCAN: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot start.
 pub(crate) fn run(arguments: &Serve) -> anyhow::Result<()> {
-    let sources = arguments.sources();
+    start(arguments.sources(), None)
+}
+
+/// The same by any sources, and with the demo's page beside it if there is a place for that.
+///
+/// # Errors
+/// When it cannot start.
+pub(crate) fn start(sources: Sources, page: Option<SocketAddr>) -> anyhow::Result<()> {
     // Before it is read, so that a change in between is one.
     let fingerprint = config::fingerprint(&sources);
     let loaded = config::load(&sources)?;
@@ -53,13 +62,14 @@ pub(crate) fn run(arguments: &Serve) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    runtime.block_on(serve(loaded.settings, (sources, fingerprint), log))
+    runtime.block_on(serve(loaded.settings, (sources, fingerprint), log, page))
 }
 
 async fn serve(
     settings: Settings,
     (sources, fingerprint): (Sources, [u8; 32]),
     log: log::Output,
+    page: Option<SocketAddr>,
 ) -> anyhow::Result<()> {
     let (keys, refusals) = keys_and_refusals(&settings)?;
     let sealing = keys::sealing_fingerprint(settings.state.dir.as_deref());
@@ -73,14 +83,17 @@ async fn serve(
         addresses: sys::local_addresses()?,
         ..Machine::default()
     };
-    let house = House::new(settings, keys, own, relays, machine);
+    let house = Arc::new(House::new(settings, keys, own, relays, machine));
 
     let outlets = Outlets::start(&house.settings.events)?;
     let events = outlets.events();
     let admin = bind_admin(&house.settings).await?;
     let admin_address = admin.as_ref().map(Admin::address);
     let doors = api::doors(&house.settings).await?;
-    let mut listening: Vec<_> = admin_address.into_iter().chain(doors.address()).collect();
+    let page = Page::bind(page).await?;
+    let page_address = page.as_ref().map(Page::address);
+    let others = [admin_address, doors.address(), page_address];
+    let mut listening: Vec<_> = others.into_iter().flatten().collect();
     house.meet(|machine| machine.listening.clone_from(&listening));
     let config = house.settings.dataplane(house.relays.clone());
     let (dataplane, records) = Dataplane::start(config, house.rules()?)?;
@@ -112,9 +125,9 @@ async fn serve(
     let journal = tokio::spawn(journal.write(records));
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let [hangups, renewals] = [hangups()?, hangups()?];
-    announce(&house, &handle, admin_address, made_for_this_run)?;
-    let mut left = None;
-    leave_credential(&house, &handle, &mut left);
+    let is_server = page.is_none();
+    let demo = page.map(|page| page.open(&house, &handle));
+    announce(&house, &handle, admin_address, made_for_this_run, demo)?;
     readiness.begin();
     let reload = Reload {
         sources,
@@ -127,7 +140,8 @@ async fn serve(
         reloads,
     };
     tokio::select! {
-        () = renew_credential(&house, &handle, left) => {}
+        // `taciturn probe` is not to find the demo in place of a server.
+        () = leave_credentials(&house, &handle), if is_server => {}
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         () = follow_addresses(&house, &handle) => {}
@@ -137,12 +151,17 @@ async fn serve(
     }
     drop(platform);
     readiness.end();
+    stop(dataplane, journal).await?;
+    finish(outlets, handle.lost_records()).await
+}
+
+/// Ends the workers, and the journal with them.
+async fn stop(dataplane: Dataplane, journal: JoinHandle<()>) -> anyhow::Result<()> {
     tracing::info!("stopping");
     // Not on this thread, which writes the journal meanwhile.
     let stopped = tokio::task::spawn_blocking(move || dataplane.stop());
     journal.await.context("the journal ended in a panic")?;
-    stopped.await.context("stopping ended in a panic")?;
-    finish(outlets, handle.lost_records()).await
+    stopped.await.context("stopping ended in a panic")
 }
 
 /// What is left to be said once no worker is.
@@ -235,12 +254,14 @@ pub(crate) fn default_relays() -> Vec<IpAddr> {
     }
 }
 
-/// Tells what is running, and in a run with a secret of its own how to use it.
+/// Tells what is running, and in a run with a secret of its own how to use it, which the demo says
+/// itself.
 fn announce(
     house: &House,
     handle: &dataplane::Handle,
     admin: Option<SocketAddr>,
     made_for_this_run: bool,
+    demo: Option<String>,
 ) -> anyhow::Result<()> {
     let settings = &house.settings;
     for (transport, address) in handle.listening() {
@@ -250,7 +271,8 @@ fn announce(
     tracing::debug!(workers, bind = ?settings.relay.bind, peers = ?settings.policy.peers, "rules");
     let addresses = sys::local_addresses()?;
     for relay in &house.relays {
-        if !addresses.contains(&relay.local) {
+        // Of 127.0.0.0/8 the system lists one address, and all of them are its own.
+        if !relay.local.is_loopback() && !addresses.contains(&relay.local) {
             tracing::warn!(
                 address = %relay.local,
                 "a relay address is none of this machine's, so no relay socket can be bound to it",
@@ -263,15 +285,24 @@ fn announce(
             "relaying"
         );
     }
-    if made_for_this_run && let Some(servers) = house.ice_servers(handle)? {
+    let told = if demo.is_some() {
+        demo
+    } else if made_for_this_run && let Some(servers) = house.ice_servers(handle)? {
         let policy = summary::policy(&settings.policy);
         let program = std::env::args().next();
         let program = program.as_deref().unwrap_or("taciturn");
-        let text = announce::text(program, &handle.listening(), admin, &policy, &servers);
-        // Whoever started it may not listen; calls do not depend on that.
-        if let Err(error) = print(&text) {
-            tracing::warn!("nobody was told how to use this server: {error:#}");
-        }
+        let listening = handle.listening();
+        Some(announce::text(
+            program, &listening, admin, &policy, &servers,
+        ))
+    } else {
+        None
+    };
+    // Whoever started it may not listen; calls do not depend on that.
+    if let Some(text) = told
+        && let Err(error) = print(&text)
+    {
+        tracing::warn!("nobody was told how to use this server: {error:#}");
     }
     tracing::info!("ready");
     Ok(())
@@ -296,12 +327,12 @@ fn leave_credential(house: &House, handle: &dataplane::Handle, left: &mut Option
     }
 }
 
-/// Keeps that credential good for as long as the daemon runs.
-async fn renew_credential(house: &House, handle: &dataplane::Handle, mut left: Option<Left>) {
+/// Leaves a credential at once, and keeps it good for as long as the daemon runs.
+async fn leave_credentials(house: &House, handle: &dataplane::Handle) {
     let mut renewals = tokio::time::interval(CREDENTIAL_LIFE / 4);
-    // The first tick comes at once.
-    renewals.tick().await;
+    let mut left = None;
     loop {
+        // The first tick comes at once.
         renewals.tick().await;
         leave_credential(house, handle, &mut left);
     }

@@ -2,7 +2,8 @@
 
 use crate::user::User;
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
+    "demo",
     "serve",
     "check",
     "mint",

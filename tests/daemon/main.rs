@@ -16,6 +16,7 @@ mod house;
 mod http;
 
 mod certificates;
+mod demo;
 mod events;
 mod limits;
 mod media;

@@ -9,7 +9,7 @@ use std::path::Path;
 use clap::CommandFactory;
 use taciturn::daemon::cli::Cli;
 
-use crate::routes::ROUTES;
+use crate::routes::{ROUTES, UNASKED};
 use crate::source::{root, rust_files};
 
 /// How the suite hears of an output.
@@ -28,6 +28,10 @@ use Heard::{Collected, Not, Run};
 /// Commands of the binary.
 pub(crate) const COMMANDS: &[(&str, Heard)] = &[
     ("serve", Collected),
+    (
+        "demo",
+        Not("`serve` with a page for one person's own browser; tests/daemon/demo.rs, tests/demo"),
+    ),
     ("check", Run(&["check", "--config", "taciturn.toml"])),
     (
         "mint",
@@ -120,6 +124,10 @@ pub(crate) const SINKS: &[(&str, Heard)] = &[
         "daemon/check/mod.rs",
         Run(&["check", "--config", "taciturn.toml"]),
     ),
+    (
+        "daemon/demo/page.rs",
+        Not("the demo's page, on loopback alone; tests/daemon/demo.rs, tests/demo"),
+    ),
     ("daemon/events/file.rs", Collected),
     ("daemon/events/webhook.rs", Collected),
     (
@@ -163,13 +171,15 @@ const CLIENTS: &[&str] = &["daemon/load/", "daemon/probe/"];
 
 /// What the suite does not hear, and why.
 pub(crate) fn unheard() -> impl Iterator<Item = String> {
-    [COMMANDS, SECTIONS, SINKS]
+    let silent = [COMMANDS, SECTIONS, SINKS]
         .into_iter()
         .flatten()
         .filter_map(|(name, heard)| match heard {
             Not(why) => Some(format!("{name}: {why}")),
             Collected | Run(_) => None,
-        })
+        });
+    let unasked = UNASKED.iter().map(|(path, why)| format!("{path}: {why}"));
+    silent.chain(unasked)
 }
 
 /// A file's code without its tests.
@@ -229,8 +239,10 @@ fn every_route_is_registered() {
         .map(|code| code.replace("( \"", "(\""))
         .collect();
     let served: BTreeSet<&str> = joined.iter().flat_map(|code| routes(code)).collect();
-    let asked: BTreeSet<&str> = ROUTES.iter().map(|route| route.path).collect();
-    assert_eq!(served, asked, "ROUTES is not what is served");
+    let asked = ROUTES.iter().map(|route| route.path);
+    let unasked = UNASKED.iter().map(|(path, _)| *path);
+    let known: BTreeSet<&str> = asked.chain(unasked).collect();
+    assert_eq!(served, known, "ROUTES is not what is served");
     assert!(ROUTES.iter().all(|route| !route.asks.is_empty()));
 }
 

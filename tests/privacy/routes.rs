@@ -180,3 +180,17 @@ pub(crate) const ROUTES: &[Route] = &[
         &[ask("PUT", "", Auth::Basic, r#"{"format":"urls"}"#)],
     ),
 ];
+
+/// Routes that the stage's daemon does not serve, and why.
+pub(crate) const UNASKED: &[(&str, &str)] = &[
+    ("/", "the page of `taciturn demo`, a text of the binary"),
+    ("/{file}", "its files, the same"),
+    (
+        "/credentials/{party}",
+        "what `taciturn mint` prints, for that page",
+    ),
+    (
+        "/signals/{party}",
+        "what that page's two tabs tell each other: signalling, in memory alone",
+    ),
+];

@@ -38,7 +38,7 @@ pub use self::adapters::Adapter;
 pub use self::document::openapi;
 pub use self::gate::AUDIT;
 pub use self::keys::{ApiKey, Scope, Scopes};
-pub use self::serve::{Around, Door, Origin, Tls};
+pub use self::serve::{Around, Door, Origin, Tls, answer};
 
 use self::gate::{Budgets, Gate, Place};
 use self::problem::Problem;

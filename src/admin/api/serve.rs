@@ -122,33 +122,38 @@ impl Api {
             Door::Network(..) => self.router(),
             Door::Control(..) => self.router_of_control(),
         };
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
-        loop {
-            let come = match &door {
-                Door::Network(listener, _) => {
-                    let come = listener.accept().await;
-                    come.map(|(stream, source)| (Stream::Tcp(stream), Some(source.ip())))
-                }
-                Door::Control(listener, _) => {
-                    let come = listener.accept().await;
-                    come.map(|(stream, _)| (Stream::Unix(stream), None))
-                }
-            };
-            let (stream, source) = match come {
-                Ok(come) => come,
-                Err(error) => {
-                    // Out of descriptors, or a client that is gone already.
-                    tracing::debug!(%error, "a connection to the API was not taken");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            // Who comes while it is full finds the connection closed, and may come again.
-            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+        answer(door, router).await;
+    }
+}
+
+/// Answers whoever comes by `door` from `router`, until the task is dropped.
+pub async fn answer(door: Door, router: Router) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let come = match &door {
+            Door::Network(listener, _) => {
+                let come = listener.accept().await;
+                come.map(|(stream, source)| (Stream::Tcp(stream), Some(source.ip())))
+            }
+            Door::Control(listener, _) => {
+                let come = listener.accept().await;
+                come.map(|(stream, _)| (Stream::Unix(stream), None))
+            }
+        };
+        let (stream, source) = match come {
+            Ok(come) => come,
+            Err(error) => {
+                // Out of descriptors, or a client that is gone already.
+                tracing::debug!(%error, "a connection to the API was not taken");
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
-            };
-            enter(&door, stream, source, router.clone(), permit);
-        }
+            }
+        };
+        // Who comes while it is full finds the connection closed, and may come again.
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            continue;
+        };
+        enter(&door, stream, source, router.clone(), permit);
     }
 }
 
