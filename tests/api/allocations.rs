@@ -189,6 +189,35 @@ fn pages_together_hold_each_allocation_once() {
     assert_eq!(get(&daemon, "?limit=7")["next"], Value::Null);
 }
 
+/// They wait for each other inside, and none is turned away.
+#[test]
+fn all_who_ask_at_the_same_time_are_answered_alike() {
+    let (_house, daemon) = ask::open("");
+    let mut client = client(&daemon, &json!({ "user": "alice" }));
+    client.allocate(V4);
+    let expected = ids(&get(&daemon, ""));
+    assert_eq!(expected.len(), 1);
+    std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..40)
+            .map(|n| {
+                let (daemon, one) = (&daemon, &expected[0]);
+                scope.spawn(move || {
+                    if n % 2 == 0 {
+                        return ids(&get(daemon, ""));
+                    }
+                    let path = format!("/v1/allocations/{one}");
+                    let answer = ask(daemon, "GET", &path, Some(KEY), None);
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    vec![answer.json()["id"].as_str().unwrap().to_owned()]
+                })
+            })
+            .collect();
+        for one in asking {
+            assert_eq!(one.join().unwrap(), expected);
+        }
+    });
+}
+
 #[test]
 fn a_query_that_cannot_be_meant_is_refused() {
     let (_house, daemon) = ask::open("");

@@ -215,8 +215,9 @@ pub(super) async fn list(
         None => None,
     };
     let filter = Filter::new(&wanted, &api.rules())?;
-    let page = walking(move || {
-        let mut found = api.dataplane().allocations();
+    let dataplane = api.dataplane().clone();
+    let page = api.walks().take(move || {
+        let mut found = dataplane.allocations();
         found.retain(|seen| {
             after.is_none_or(|after| seen.standing.id > after) && filter.takes(seen)
         });
@@ -233,15 +234,6 @@ pub(super) async fn list(
         }
     });
     Ok(Json(page.await?))
-}
-
-/// Walks the directory of all relay ports on a thread that may take its time: other requests, and
-/// what is logged and billed meanwhile, do not wait for it.
-async fn walking<T: Send + 'static>(
-    walk: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    let walked = tokio::task::spawn_blocking(walk).await;
-    walked.map_err(|_| Problem::unavailable("the server stops"))
 }
 
 /// Look at an allocation
@@ -262,8 +254,9 @@ pub(super) async fn show(
     Named(id): Named<String>,
 ) -> Result<Json<Allocation>, Problem> {
     let id = id_of(&id).ok_or_else(not_live)?;
-    let found = walking(move || {
-        let found = api.dataplane().allocations();
+    let dataplane = api.dataplane().clone();
+    let found = api.walks().take(move || {
+        let found = dataplane.allocations();
         let seen = found.iter().find(|seen| seen.standing.id == id);
         seen.map(|seen| Now::read().show(seen))
     });

@@ -15,6 +15,7 @@ mod keys;
 mod problem;
 mod revocations;
 mod serve;
+mod walks;
 mod whois;
 
 use std::sync::{Arc, OnceLock};
@@ -42,6 +43,7 @@ pub use self::serve::{Around, Door, Origin, Tls, answer};
 
 use self::gate::{Budgets, Gate, Place};
 use self::problem::Problem;
+use self::walks::Walks;
 
 /// The longest body of a request.
 const MAX_BODY: usize = 64 << 10;
@@ -93,6 +95,7 @@ struct Shared {
     control: Control,
     budgets: Budgets,
     failures: OnceLock<Unvalidated>,
+    walks: Walks,
 }
 
 impl Api {
@@ -105,6 +108,7 @@ impl Api {
             control,
             budgets: Budgets::default(),
             failures: OnceLock::new(),
+            walks: Walks::default(),
         }))
     }
 
@@ -127,6 +131,10 @@ impl Api {
 
     fn budgets(&self) -> &Budgets {
         &self.0.budgets
+    }
+
+    fn walks(&self) -> &Walks {
+        &self.0.walks
     }
 
     fn failures(&self) -> &Unvalidated {
