@@ -5,8 +5,8 @@
 //! [`Events::send`] never waits: each outlet has a bounded queue, and what finds no room in it is
 //! dropped and counted. What reads the queues is the daemon's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Serialize;
@@ -278,19 +278,76 @@ impl Outlet {
     }
 }
 
+/// How full a queue is, and how full it may be.
+#[derive(Debug)]
+struct Fill {
+    waiting: AtomicUsize,
+    room: AtomicUsize,
+}
+
 /// The writing end of one outlet's queue.
 #[derive(Debug, Clone)]
 pub struct Queue {
     outlet: Outlet,
-    lines: SyncSender<Arc<str>>,
+    lines: Sender<Arc<str>>,
+    fill: Arc<Fill>,
+}
+
+/// The reading end of one outlet's queue.
+#[derive(Debug)]
+pub struct Lines {
+    lines: Receiver<Arc<str>>,
+    fill: Arc<Fill>,
 }
 
 impl Queue {
     /// A queue of `room` lines, with its reading end.
     #[must_use]
-    pub fn new(outlet: Outlet, room: usize) -> (Self, Receiver<Arc<str>>) {
-        let (lines, receiver) = sync_channel(room);
-        (Self { outlet, lines }, receiver)
+    pub fn new(outlet: Outlet, room: usize) -> (Self, Lines) {
+        let (sender, lines) = channel();
+        let fill = Arc::new(Fill {
+            waiting: AtomicUsize::new(0),
+            room: AtomicUsize::new(room),
+        });
+        let queue = Self {
+            outlet,
+            lines: sender,
+            fill: Arc::clone(&fill),
+        };
+        (queue, Lines { lines, fill })
+    }
+
+    /// Another bound from now on. What is in the queue stays there, also when that is more.
+    pub fn set_room(&self, room: usize) {
+        self.fill.room.store(room, Ordering::Relaxed);
+    }
+
+    /// Whether there was room, and somebody who reads.
+    fn put(&self, line: Arc<str>) -> bool {
+        let Fill { waiting, room } = &*self.fill;
+        let room = room.load(Ordering::Relaxed);
+        let one_more = |waiting| (waiting < room).then_some(waiting + 1);
+        let counted = waiting.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.is_ok() && self.lines.send(line).is_ok()
+    }
+}
+
+impl Lines {
+    /// The next line, once there is one.
+    ///
+    /// # Errors
+    /// When nothing more can come.
+    pub fn recv(&self) -> Result<Arc<str>, RecvError> {
+        self.lines.recv().inspect(|_| self.taken())
+    }
+
+    /// The lines that are there.
+    pub fn try_iter(&self) -> impl Iterator<Item = Arc<str>> + '_ {
+        self.lines.try_iter().inspect(|_| self.taken())
+    }
+
+    fn taken(&self) {
+        self.fill.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -304,7 +361,7 @@ pub struct Events {
 impl Events {
     /// A queue of `room` lines for each outlet, with their reading ends.
     #[must_use]
-    pub fn new(outlets: &[Outlet], room: usize) -> (Self, Vec<Receiver<Arc<str>>>) {
+    pub fn new(outlets: &[Outlet], room: usize) -> (Self, Vec<Lines>) {
         let pairs = outlets.iter().map(|outlet| Queue::new(*outlet, room));
         let (queues, receivers): (Vec<_>, Vec<_>) = pairs.unzip();
         let events = Self::default();
@@ -331,7 +388,7 @@ impl Events {
         }
         let line: Arc<str> = event.line().into();
         for queue in queues.iter() {
-            if queue.lines.try_send(Arc::clone(&line)).is_err() {
+            if !queue.put(Arc::clone(&line)) {
                 let counts = self.counts(queue.outlet);
                 counts.dropped.fetch_add(1, Ordering::Relaxed);
             }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -17,6 +17,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use socket2::{Domain, Socket, Type};
 
 use crate::certificates::hang_up;
 use crate::house::{Daemon, House};
@@ -47,6 +48,15 @@ fn receiver_within<S: Read + Write>(
 ) -> (SocketAddr, Receiver<Post>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    (address, received(listener, codes, wrap))
+}
+
+/// What is posted there.
+fn received<S: Read + Write>(
+    listener: TcpListener,
+    codes: &'static [u16],
+    wrap: impl Fn(TcpStream) -> S + Send + 'static,
+) -> Receiver<Post> {
     let (sender, posts) = channel();
     thread::spawn(move || {
         let mut codes = codes.iter();
@@ -65,7 +75,7 @@ fn receiver_within<S: Read + Write>(
             }
         }
     });
-    (address, posts)
+    posts
 }
 
 fn read(stream: &mut BufReader<impl Read>) -> Option<Post> {
@@ -394,4 +404,51 @@ fn outlets_follow_the_configuration_and_what_they_have_is_carried_out() {
         |posts: Receiver<Post>| -> String { posts.try_iter().map(|post| post.body).collect() };
     assert_eq!((bodies(posts), bodies(other_posts)), (before, after));
     assert_eq!(daemon.stderr().matches("given up").count(), 0);
+}
+
+/// What waits for a receiver that is away outlives a change that is not about it: neither another
+/// place among the webhooks nor another bound makes it another one.
+#[test]
+fn a_queue_outlives_the_removal_of_another_webhook_while_its_receiver_is_away() {
+    let (hook, posts) = receiver(&[]);
+    let away = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    away.bind(&SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0).into())
+        .unwrap();
+    // Nobody else gets this port, and nobody listens there.
+    let absent = away.local_addr().unwrap().as_socket().unwrap();
+    let webhook = |address| format!("{{ url = \"http://{address}/hook\", value = \"{SECRET}\" }}");
+    let house = House::new("");
+    let usual = std::fs::read_to_string(house.config()).unwrap();
+    let write = |queue: u32, webhooks: &str| {
+        house.write(&format!(
+            "{usual}\n[events]\nfile = \"events.jsonl\"\nqueue = {queue}\nwebhooks = [{webhooks}]\n"
+        ));
+    };
+    write(300, &[webhook(hook), webhook(absent)].join(", "));
+    let mut daemon = house.serve();
+    let first = call(&house, &daemon);
+    eventually("the first webhook has it, and the second failed", || {
+        let metrics = parse(&daemon.get("/metrics").body);
+        metrics["taciturn_event_retries_total{outlet=\"webhook\"}"] >= 1.0
+            && counted(&daemon, "webhook", "delivered") >= 3.0
+    });
+
+    write(500, &webhook(absent));
+    hang_up(&daemon, "the configuration was read again and is in force");
+    let second = call(&house, &daemon);
+    away.listen(128).unwrap();
+    let late = received(away.into(), &[], |stream| stream);
+    eventually("the second has all of both calls", || {
+        counted(&daemon, "webhook", "delivered") >= 9.0
+    });
+    drop((first, second));
+    assert_eq!(daemon.stop(Signal::TERM).code(), Some(0));
+    let bodies =
+        |posts: Receiver<Post>| -> String { posts.try_iter().map(|post| post.body).collect() };
+    let all = file(&house);
+    assert_eq!(names(&valid(&all), "allocation.opened").len(), 4);
+    assert_eq!(bodies(late), all, "nothing is lost, nor told twice");
+    let early = bodies(posts);
+    assert!(!early.is_empty() && all.starts_with(&early), "{early}");
+    assert!(!daemon.stderr().contains("given up"), "{}", daemon.stderr());
 }

@@ -223,3 +223,27 @@ fn a_queue_that_is_full_drops_and_counts_and_holds_up_nobody() {
     events.send(event);
     Events::default().send(event);
 }
+
+#[test]
+fn a_queue_takes_another_bound_while_lines_are_in_it() {
+    let (queue, lines) = Queue::new(Outlet::Webhook, 3);
+    let events = Events::default();
+    events.write_to(vec![queue.clone()]);
+    let event = &all()[0];
+    let dropped_of = |number: usize| {
+        let dropped = &events.counts(Outlet::Webhook).dropped;
+        let before = dropped.load(Ordering::Relaxed);
+        (0..number).for_each(|_| events.send(event));
+        dropped.load(Ordering::Relaxed) - before
+    };
+    assert_eq!(dropped_of(4), 1);
+    queue.set_room(5);
+    assert_eq!(dropped_of(4), 2);
+    // What is in it stays, and goes before there is room again.
+    queue.set_room(2);
+    assert_eq!(lines.try_iter().take(3).count(), 3);
+    assert_eq!(dropped_of(1), 1);
+    lines.recv().unwrap();
+    assert_eq!(dropped_of(2), 1);
+    assert_eq!(lines.try_iter().count(), 2);
+}

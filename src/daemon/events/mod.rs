@@ -1,8 +1,9 @@
 //! Events on their way out: a thread for the file and one for each webhook, each behind a queue of
 //! its own, so that none waits for another and nobody who relays waits for any.
 //!
-//! Other settings are other outlets beside those that stay as they are: one that is no longer named
-//! carries out what it has, and ends.
+//! An outlet is what it writes to: wherever its settings stand among others, and however long its
+//! queue may be, it stays the same with all that is in the queue. Other settings are other outlets
+//! beside those that stay: one that is no longer named carries out what it has, and ends.
 //!
 //! What the lines say is `admin/events.rs`; what a receiver may rely on is docs/events.md.
 
@@ -11,13 +12,14 @@ mod file;
 mod webhook;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::admin::events::{Event, Events, Outlet, Party, Queue};
+use crate::admin::events::{Event, Events, Lines, Outlet, Party, Queue};
 use crate::config;
 use crate::dataplane::Record;
 
@@ -61,22 +63,20 @@ impl Stop {
 #[derive(Debug, Clone, PartialEq)]
 enum Destination {
     File(PathBuf),
-    /// With its place in the configuration.
-    Webhook(usize, config::Webhook),
+    Webhook(config::Webhook),
 }
 
 impl Destination {
     const fn outlet(&self) -> Outlet {
         match self {
             Self::File(_) => Outlet::File,
-            Self::Webhook(..) => Outlet::Webhook,
+            Self::Webhook(_) => Outlet::Webhook,
         }
     }
 
     fn all_of(settings: &config::Events) -> impl Iterator<Item = Self> + '_ {
         let file = settings.file.iter().cloned().map(Self::File);
-        let webhooks = settings.webhooks.iter().cloned().enumerate();
-        file.chain(webhooks.map(|(place, webhook)| Self::Webhook(place, webhook)))
+        file.chain(settings.webhooks.iter().cloned().map(Self::Webhook))
     }
 }
 
@@ -84,7 +84,8 @@ impl Destination {
 #[derive(Debug, Clone)]
 struct Carrier {
     to: Destination,
-    room: usize,
+    /// Among those of its kind in the configuration.
+    place: Arc<AtomicUsize>,
     queue: Queue,
     /// Nothing more comes but what is in the queue.
     stop: Arc<Stop>,
@@ -103,9 +104,13 @@ pub(crate) struct Outlets {
     ended: Receiver<()>,
 }
 
-/// Other outlets, ready to be used.
+/// Other outlets, ready to be used, in the order of the configuration.
 #[derive(Debug)]
-pub(crate) struct Ready(Vec<Carrier>);
+pub(crate) struct Ready {
+    carriers: Vec<Carrier>,
+    /// How many lines may wait for each.
+    room: usize,
+}
 
 impl Outlets {
     /// Opens the file and starts the threads.
@@ -136,20 +141,33 @@ impl Outlets {
     /// When the file cannot be opened, or the system refuses a thread. Nothing has changed then.
     pub(crate) fn prepare(&self, settings: &config::Events) -> anyhow::Result<Ready> {
         let current = self.carriers();
+        // One that is named twice is two.
+        let mut left: Vec<&Carrier> = current.iter().collect();
         let room = settings.queue;
-        let ready = Destination::all_of(settings).map(|to| {
-            let mut same = current.iter().filter(|other| other.room == room);
-            match same.find(|other| other.to == to) {
-                Some(same) => Ok(same.clone()),
+        let carriers = Destination::all_of(settings).map(|to| {
+            match left.iter().position(|other| other.to == to) {
+                Some(same) => Ok(left.remove(same).clone()),
                 None => self.carrier(to, room, &current),
             }
         });
-        Ok(Ready(ready.collect::<anyhow::Result<_>>()?))
+        let carriers = carriers.collect::<anyhow::Result<_>>()?;
+        Ok(Ready { carriers, room })
     }
 
     /// Sends what happens from now on to these. Others carry out what they have, and end.
-    pub(crate) fn take_up(&self, Ready(ready): Ready) {
+    pub(crate) fn take_up(&self, ready: Ready) {
+        let Ready {
+            carriers: ready,
+            room,
+        } = ready;
         let mut carriers = self.carriers();
+        for kind in Outlet::ALL {
+            let of_kind = ready.iter().filter(|carrier| carrier.to.outlet() == *kind);
+            for (place, carrier) in of_kind.enumerate() {
+                carrier.place.store(place, Ordering::Relaxed);
+                carrier.queue.set_room(room);
+            }
+        }
         let queues = ready.iter().map(|carrier| carrier.queue.clone());
         self.events.write_to(queues.collect());
         let is_kept = |former: &Carrier| {
@@ -171,7 +189,7 @@ impl Outlets {
         let (queue, lines) = Queue::new(to.outlet(), room);
         let carrier = Carrier {
             to,
-            room,
+            place: Arc::default(),
             queue,
             stop: Arc::default(),
             ended: Arc::default(),
@@ -193,8 +211,9 @@ impl Outlets {
                     });
                 })?;
             }
-            Destination::Webhook(place, webhook) => {
-                let mut webhook = Webhook::new(*place, webhook, Arc::clone(&carrier.stop));
+            Destination::Webhook(webhook) => {
+                let (place, stop) = (Arc::clone(&carrier.place), Arc::clone(&carrier.stop));
+                let mut webhook = Webhook::new(place, webhook, stop);
                 self.spawn("webhook", ended, move || {
                     carry(&lines, |batch| {
                         webhook.deliver(batch, events.counts(Outlet::Webhook));
@@ -225,7 +244,10 @@ impl Outlets {
 
     /// Waits a little until what is in the queues is out; whatever is not by then is lost, and said.
     pub(crate) fn finish(self) {
-        self.take_up(Ready(Vec::new()));
+        self.take_up(Ready {
+            carriers: Vec::new(),
+            room: 0,
+        });
         drop(self.alive);
         let is_late = matches!(
             self.ended.recv_timeout(GRACE),
@@ -243,7 +265,7 @@ impl Outlets {
 }
 
 /// Hands lines on in batches until the queue ends.
-fn carry(lines: &Receiver<Arc<str>>, mut out: impl FnMut(&[Arc<str>])) {
+fn carry(lines: &Lines, mut out: impl FnMut(&[Arc<str>])) {
     let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = lines.recv() {
         batch.push(first);
@@ -330,5 +352,52 @@ mod tests {
             stop.set();
             assert!(waiting.join().unwrap());
         });
+    }
+
+    fn settings(queue: usize, webhooks: &[&str]) -> config::Events {
+        config::Events {
+            file: None,
+            webhooks: webhooks
+                .iter()
+                .map(|name| config::Webhook {
+                    url: format!("http://127.0.0.1:1/{name}"),
+                    secret: (*name).into(),
+                    authorities: None,
+                })
+                .collect(),
+            queue,
+            interval: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn an_outlet_stays_the_same_at_another_place_and_with_another_bound() {
+        let outlets = Outlets::start(&settings(10, &["a", "b", "b"])).unwrap();
+        let before = outlets.carriers().clone();
+        let ready = outlets.prepare(&settings(20, &["b", "c", "b"])).unwrap();
+        assert!(outlets.carriers().iter().zip(&before).all(is_same));
+        outlets.take_up(ready);
+        let after = outlets.carriers().clone();
+        let kept = |new: &Carrier| before.iter().position(|old| is_same((new, old)));
+        let kept: Vec<_> = after.iter().map(kept).collect();
+        assert!(
+            [Some(1), Some(2)].iter().all(|one| kept.contains(one)),
+            "one that is named twice stays two: {kept:?}"
+        );
+        assert_eq!(kept[1], None, "the new one is none of them");
+        let place = |carrier: &Carrier| carrier.place.load(Ordering::Relaxed);
+        assert_eq!(after.iter().map(place).collect::<Vec<_>>(), [0, 1, 2]);
+        let is_over = |carrier: &Carrier| *carrier.stop.lock();
+        assert_eq!(
+            before.iter().map(is_over).collect::<Vec<_>>(),
+            [true, false, false]
+        );
+        // Both can write there, which none may do at the end.
+        drop((before, after));
+        outlets.finish();
+    }
+
+    fn is_same((one, other): (&Carrier, &Carrier)) -> bool {
+        Arc::ptr_eq(&one.stop, &other.stop)
     }
 }

@@ -6,7 +6,7 @@
 //! receiver that answered too late knows it by that.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Webhook {
     /// Its place in the configuration, which logs name it by: a URL may be half a secret.
-    place: usize,
+    place: Arc<AtomicUsize>,
     url: String,
     secret: SecretString,
     agent: Agent,
@@ -45,7 +45,11 @@ pub(super) struct Webhook {
 }
 
 impl Webhook {
-    pub(super) fn new(place: usize, settings: &config::Webhook, stop: Arc<Stop>) -> Self {
+    pub(super) fn new(
+        place: Arc<AtomicUsize>,
+        settings: &config::Webhook,
+        stop: Arc<Stop>,
+    ) -> Self {
         Self {
             place,
             url: settings.url.clone(),
@@ -75,19 +79,19 @@ impl Webhook {
             let Err(why) = self.post(&body, &delivery) else {
                 counts.delivered.fetch_add(number, Ordering::Relaxed);
                 if std::mem::take(&mut self.is_away) {
-                    tracing::info!(webhook = self.place, "a webhook takes events again");
+                    tracing::info!(webhook = self.place(), "a webhook takes events again");
                 }
                 return;
             };
             tracing::debug!(
-                webhook = self.place,
+                webhook = self.place(),
                 attempt,
                 "events were not taken: {why}"
             );
             if attempt == ATTEMPTS || is_last {
                 self.is_over = is_last;
                 if !std::mem::replace(&mut self.is_away, true) {
-                    tracing::error!(webhook = self.place, "events are given up: {why}");
+                    tracing::error!(webhook = self.place(), "events are given up: {why}");
                 }
                 break;
             }
@@ -97,6 +101,10 @@ impl Webhook {
             wait = (wait * 2).min(LONGEST_WAIT);
         }
         counts.dropped.fetch_add(number, Ordering::Relaxed);
+    }
+
+    fn place(&self) -> usize {
+        self.place.load(Ordering::Relaxed)
     }
 
     fn post(&self, body: &str, delivery: &str) -> Result<(), String> {
