@@ -26,6 +26,7 @@ mod media;
 mod misdirected;
 mod mobility;
 mod network;
+mod quotas;
 mod rates;
 mod refusals;
 mod relay;
