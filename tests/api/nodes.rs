@@ -1,10 +1,10 @@
 //! Two nodes that share their calls: whichever mints, both parties are sent to one node, which takes
-//! them, and the other one does not.
+//! them and keeps others out of their call, and the other one takes neither.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 use serde_json::{Value, json};
@@ -20,20 +20,30 @@ const NAMES: [&str; 2] = ["a", "b"];
 
 /// Both nodes, each at an address of its own, whose URLs they know before they start.
 fn nodes() -> [(House, Daemon); 2] {
-    let at = NAMES.map(|name| (name, loopback_of_its_own()));
-    let list = at.map(|(name, ip)| {
-        format!("{{ id = \"{name}\", urls = [\"turn:{ip}:3478?transport=udp\"] }}")
-    });
-    at.map(|(name, ip)| node(name, ip, &list.join(", ")))
+    let at = NAMES.map(|name| (name, free(loopback_of_its_own())));
+    let list =
+        at.map(|(name, at)| format!("{{ id = \"{name}\", urls = [\"turn:{at}?transport=udp\"] }}"));
+    at.map(|(name, at)| node(name, at, &list.join(", ")))
 }
 
-fn node(name: &str, ip: Ipv4Addr, list: &str) -> (House, Daemon) {
+/// A port there that nobody has, of UDP and TCP.
+fn free(ip: Ipv4Addr) -> SocketAddr {
+    loop {
+        let socket = UdpSocket::bind((ip, 0)).unwrap();
+        let at = socket.local_addr().unwrap();
+        if TcpListener::bind(at).is_ok() {
+            return at;
+        }
+    }
+}
+
+fn node(name: &str, at: SocketAddr, list: &str) -> (House, Daemon) {
     let more = ask::api(&format!(", node = \"{name}\", nodes = [{list}]"));
     let house = House::new(&format!("{more}\nstate = {{ dir = \"state\" }}"));
     let config = fs::read_to_string(house.config()).unwrap();
     let anywhere = "udp = [\"127.0.0.1:0\", \"[::1]:0\"]";
     assert!(config.contains(anywhere));
-    house.write(&config.replace(anywhere, &format!("udp = [\"{ip}:3478\"]")));
+    house.write(&config.replace(anywhere, &format!("udp = [\"{at}\"]")));
     // What the nodes of a fleet share.
     let state = house.directory.path().join("state");
     DirBuilder::new().mode(0o700).create(&state).unwrap();
@@ -47,11 +57,15 @@ fn node(name: &str, ip: Ipv4Addr, list: &str) -> (House, Daemon) {
     (house, daemon)
 }
 
-fn mint(daemon: &Daemon, user: &str, call: &str) -> Value {
-    let wanted = json!({ "user": user, "call": call });
-    let answer = ask(daemon, "POST", "/v1/credentials", Some(MINT), Some(&wanted));
+fn mint(daemon: &Daemon, wanted: &Value) -> Value {
+    let answer = ask(daemon, "POST", "/v1/credentials", Some(MINT), Some(wanted));
     assert_eq!(answer.status, 201, "{answer:?}");
     answer.json()
+}
+
+/// A party of a call that keeps to itself.
+fn party(user: &str, call: &str) -> Value {
+    json!({ "user": user, "call": call, "policy": "call" })
 }
 
 /// Where a minted credential sends its client.
@@ -63,15 +77,35 @@ fn sent_to(minted: &Value) -> SocketAddr {
     address.parse().unwrap()
 }
 
-fn refused_elsewhere(daemon: &Daemon) -> u64 {
+fn counted(daemon: &Daemon, series: &str) -> u64 {
     let numbers = daemon.get("/metrics").body;
-    let series = "taciturn_auth_failures_total{reason=\"other_node\"}";
     let mut lines = numbers.lines();
     let count = lines.find_map(|line| line.strip_prefix(series)).unwrap();
     count.trim().parse().unwrap()
 }
 
-/// T65
+fn refused_elsewhere(daemon: &Daemon) -> u64 {
+    counted(
+        daemon,
+        "taciturn_auth_failures_total{reason=\"other_node\"}",
+    )
+}
+
+/// As many packets were dropped because they were from or for another call.
+fn kept_apart(daemon: &Daemon) -> u64 {
+    counted(daemon, "taciturn_drops_total{reason=\"other_call\"}")
+}
+
+/// One who is sent to the same node for another call.
+fn stranger(daemon: &Daemon, node: &Value) -> Client {
+    let minted = (0..).map(|n| mint(daemon, &party("mallory", &format!("strange-{n}"))));
+    let mut minted = minted.filter(|minted| minted["node"] == *node);
+    let minted = minted.next().unwrap();
+    Client::new(sent_to(&minted), credential(&minted))
+}
+
+/// T65: where the other node took one of them, or any node let a stranger in, it would be as under the
+/// policy `relay`.
 #[test]
 fn a_call_is_minted_for_one_node_which_carries_it_and_the_other_refuses_it() {
     let nodes = nodes();
@@ -81,8 +115,8 @@ fn a_call_is_minted_for_one_node_which_carries_it_and_the_other_refuses_it() {
         let call = format!("call-{call}");
         // Whichever node is asked.
         let minted = [
-            mint(daemons[0], "alice", &call),
-            mint(daemons[1], "bob", &call),
+            mint(daemons[0], &party("alice", &call)),
+            mint(daemons[1], &party("bob", &call)),
         ];
         assert_eq!(minted[0]["node"], minted[1]["node"], "{call}");
         let name = minted[0]["node"].as_str().unwrap().to_owned();
@@ -101,6 +135,19 @@ fn a_call_is_minted_for_one_node_which_carries_it_and_the_other_refuses_it() {
         );
         alice.send_to(at_bob, b"hello");
         assert_eq!(bob.receive(), Received::Data(at_alice, b"hello".to_vec()));
+
+        let mut mallory = stranger(there, &minted[0]["node"]);
+        let at_mallory = mallory.allocate(V4);
+        assert_eq!(alice.permit(at_mallory), SUCCESS);
+        assert_eq!(mallory.permit(at_alice), SUCCESS);
+        let apart = kept_apart(here);
+        mallory.send_to(at_alice, b"pst");
+        eventually("the stranger is counted", || kept_apart(here) == apart + 1);
+        bob.send_to(at_alice, b"it is me");
+        assert_eq!(
+            alice.receive(),
+            Received::Data(at_bob, b"it is me".to_vec())
+        );
 
         let before = daemons.map(refused_elsewhere);
         for n in [0, 1] {
