@@ -6,7 +6,8 @@ use crate::user::{Server, User, appears, free_port};
 
 #[test]
 fn without_any_configuration_the_probe_finds_the_server_of_this_user() {
-    let user = User::new().apart();
+    // Also where another server left its own credential for this whole machine.
+    let user = User::new().apart().alone();
     let port = free_port();
     let server = user.serves(port, &["--listen-udp", &format!("127.0.0.1:{port}")]);
     appears(&user.left());
@@ -28,6 +29,10 @@ fn without_any_configuration_the_probe_finds_the_server_of_this_user() {
 
     server.stops();
     assert!(!user.left().exists(), "the credential stays behind");
+    if !user.is_alone() {
+        eprintln!("skipped: a probe that finds nothing, since this machine has a server for all");
+        return;
+    }
     user.runs(&["probe"]).ended(64).err_has(&[
         "no credentials",
         "--config FILE",

@@ -24,6 +24,8 @@ const BINDING: [u8; 20] = [
 pub(crate) struct User {
     home: TempDir,
     environment: Vec<(String, String)>,
+    /// Runs a command where `/run` is empty.
+    apart: Option<&'static [&'static str]>,
 }
 
 /// What a command said.
@@ -67,6 +69,7 @@ impl User {
         Self {
             home: TempDir::new().unwrap(),
             environment: Vec::new(),
+            apart: None,
         }
     }
 
@@ -80,6 +83,35 @@ impl User {
     pub(crate) fn apart(self) -> Self {
         self.with("TACITURN_ADMIN__LISTEN", "off")
             .with("TACITURN_RELAY__PORTS", "20000-20999")
+    }
+
+    /// The same user, whose commands do not see what servers of this machine left in `/run`: for
+    /// root, or where users may have namespaces.
+    pub(crate) fn alone(mut self) -> Self {
+        const EMPTY: &str = "mount -t tmpfs none /run && exec \"$@\"";
+        const WAYS: [&[&str]; 2] = [
+            &["unshare", "--mount", "sh", "-c", EMPTY, "sh"],
+            &[
+                "unshare",
+                "--map-root-user",
+                "--mount",
+                "sh",
+                "-c",
+                EMPTY,
+                "sh",
+            ],
+        ];
+        self.apart = WAYS.into_iter().find(|way| {
+            let mut command = Command::new(way[0]);
+            command.args(&way[1..]).arg("true").stderr(Stdio::null());
+            command.status().is_ok_and(|status| status.success())
+        });
+        self
+    }
+
+    /// Whether nobody left a credential where the commands of this user look.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.apart.is_some() || !Path::new("/run/taciturn/ice.json").exists()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -127,9 +159,11 @@ impl User {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_taciturn"));
+        let taciturn = [env!("CARGO_BIN_EXE_taciturn")];
+        let line = [self.apart.unwrap_or_default(), &taciturn, arguments].concat();
+        let mut command = Command::new(line[0]);
         command
-            .args(arguments)
+            .args(&line[1..])
             .env_clear()
             .env("XDG_RUNTIME_DIR", self.home.path())
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
