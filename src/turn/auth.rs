@@ -27,7 +27,7 @@ use crate::turn::clock::Clock;
 use crate::turn::credential::{
     self, Candidates, Claims, Credentials, Found, Origin, Subject, Voucher,
 };
-use crate::turn::revocation::{Issued, UsernameDigest};
+use crate::turn::revocation::{Issued, UsernameDigest, When};
 use crate::turn::server_config::ServerConfig;
 use crate::turn::stats::AuthFailure;
 
@@ -317,7 +317,7 @@ fn is_revoked(config: &ServerConfig, owner: Owner, found: &Found<'_>) -> bool {
         name: owner.digest(),
         subject: found.subject,
         call: found.claims.as_ref().and_then(|claims| claims.call),
-        at: found.issued_by(config.max_ttl),
+        when: When::of(found.claims.as_deref(), found.expires),
     })
 }
 
