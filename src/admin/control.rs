@@ -19,7 +19,7 @@ use crate::admin::refusals::{Ban, BanBook, BanId, RevocationBook};
 use crate::dataplane::{Handle, sys};
 use crate::turn::ban::{Banned, Bans};
 use crate::turn::credential::Subject;
-use crate::turn::revocation::{Revocations, Revoked, UsernameDigest};
+use crate::turn::revocation::{Reach, Revocations, Revoked, UsernameDigest};
 use crate::turn::{AllocationId, ClientAddr, Pseudonym, Pseudonymizer};
 
 /// IPv6 addresses that are banned by pseudonym are banned with their subscriber's network, in which
@@ -185,8 +185,7 @@ impl Control {
         let name = UsernameDigest::of(username);
         // It is remembered until then, although a REST name of more than max_ttl is good only in
         // its last hours.
-        let from = expires.saturating_sub(rules.max_ttl.as_secs());
-        self.revoke_from(vec![Revoked::Credential(name)], from)
+        self.revoke_until(vec![Revoked::Credential(name)], expires)
             .await
     }
 
@@ -292,12 +291,17 @@ impl Control {
     }
 
     async fn revoke(&self, revoked: Vec<Revoked>) -> Result<Outcome, ControlError> {
-        self.revoke_from(revoked, 0).await
+        self.revoke_until(revoked, 0).await
     }
 
-    /// The same; what lasts for `max_ttl` counts from that moment, if it is to come, and else from now.
-    async fn revoke_from(&self, revoked: Vec<Revoked>, from: u64) -> Result<Outcome, ControlError> {
-        self.blocking(move |desk| desk.revoke(&revoked, from)).await
+    /// The same, of what ends at `expires`, if that is later than anything else may last.
+    async fn revoke_until(
+        &self,
+        revoked: Vec<Revoked>,
+        expires: u64,
+    ) -> Result<Outcome, ControlError> {
+        self.blocking(move |desk| desk.revoke(&revoked, expires))
+            .await
     }
 
     /// Does what waits for workers and for the disk on a thread that may.
@@ -317,17 +321,18 @@ impl Desk {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn revoke(&self, revoked: &[Revoked], from: u64) -> Result<Outcome, ControlError> {
+    fn revoke(&self, revoked: &[Revoked], expires: u64) -> Result<Outcome, ControlError> {
         let now = sys::unix_seconds();
-        let at = from.clamp(now, now.saturating_add(LONGEST));
         let max_ttl = self.handle.rules().max_ttl;
+        let at = expires.saturating_sub(max_ttl.as_secs());
+        let reach = Reach::new(at.clamp(now, now.saturating_add(LONGEST)), max_ttl);
         let mut refusals = self.refusals();
         let book = &mut refusals.revocations;
         for one in revoked {
-            book.revocations.add(*one, at);
+            book.revocations.add(*one, reach);
         }
         self.handle.revoke(revoked);
-        book.write(revoked, at).map_err(ControlError::NotKept)?;
+        book.write(revoked, reach).map_err(ControlError::NotKept)?;
         for one in revoked {
             self.events.send(&Event::Revoked {
                 at: now,

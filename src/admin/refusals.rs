@@ -16,8 +16,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::admin::ledger::{Ledger, LedgerError};
 use crate::turn::ban::{Banned, BannedNetwork, Bans, Prefix};
-use crate::turn::credential::{CallId, EXPIRY_LEEWAY, Subject};
-use crate::turn::revocation::{Revocations, Revoked, UsernameDigest};
+use crate::turn::credential::{CallId, DEFAULT_MAX_TTL, Subject};
+use crate::turn::revocation::{Reach, Revocations, Revoked, UsernameDigest};
 
 /// Lines beyond twice those that still matter, at which a file is written anew.
 const GROWN: usize = 10_000;
@@ -62,30 +62,37 @@ struct RevocationLine {
     at: u64,
     revoked: Taken,
     id: Hex,
+    /// The longest that a credential might last then, in seconds; none is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_ttl: Option<u64>,
 }
 
 impl RevocationLine {
-    fn new(revoked: &Revoked, at: u64) -> Self {
+    fn new(revoked: &Revoked, reach: Reach) -> Self {
         let (revoked, id) = match revoked {
             Revoked::Credential(name) => (Taken::Credential, name.to_bytes()),
             Revoked::User(subject) => (Taken::User, subject.to_bytes()),
             Revoked::Call(call) => (Taken::Call, call.to_bytes()),
         };
+        let max_ttl = Some(reach.max_ttl());
+        let max_ttl = max_ttl.filter(|max_ttl| *max_ttl != DEFAULT_MAX_TTL);
         Self {
-            at,
+            at: reach.at(),
             revoked,
             id: Hex(id),
+            max_ttl: max_ttl.map(|max_ttl| max_ttl.as_secs()),
         }
     }
 
-    fn read(&self) -> (Revoked, u64) {
+    fn read(&self) -> (Revoked, Reach) {
         let Hex(id) = self.id;
         let revoked = match self.revoked {
             Taken::Credential => Revoked::Credential(UsernameDigest::from_bytes(id)),
             Taken::User => Revoked::User(Subject::from_bytes(id)),
             Taken::Call => Revoked::Call(CallId::from_bytes(id)),
         };
-        (revoked, self.at)
+        let max_ttl = self.max_ttl.map_or(DEFAULT_MAX_TTL, Duration::from_secs);
+        (revoked, Reach::new(self.at, max_ttl))
     }
 }
 
@@ -107,7 +114,7 @@ impl RevocationBook {
         let (ledger, lines) = Ledger::open::<RevocationLine>(directory, "revocations")?;
         let revocations = Revocations::default();
         revocations.add_all(lines.iter().map(RevocationLine::read));
-        revocations.forget_before(oldest(max_ttl, now));
+        revocations.forget(max_ttl, now);
         let mut book = Self {
             revocations,
             ledger,
@@ -125,8 +132,8 @@ impl RevocationBook {
     }
 
     /// Writes these down; they are in force already.
-    pub(super) fn write(&mut self, revoked: &[Revoked], now: u64) -> io::Result<()> {
-        let line = |revoked| RevocationLine::new(revoked, now);
+    pub(super) fn write(&mut self, revoked: &[Revoked], reach: Reach) -> io::Result<()> {
+        let line = |revoked| RevocationLine::new(revoked, reach);
         self.ledger
             .append(&revoked.iter().map(line).collect::<Vec<_>>())
     }
@@ -137,7 +144,7 @@ impl RevocationBook {
             return Ok(());
         }
         self.tidied = now;
-        self.revocations.forget_before(oldest(max_ttl, now));
+        self.revocations.forget(max_ttl, now);
         if self.ledger.lines() > 2 * self.revocations.len() + GROWN {
             self.rewrite()?;
         }
@@ -148,15 +155,9 @@ impl RevocationBook {
         let all = self.revocations.all();
         self.ledger.rewrite(
             all.iter()
-                .map(|(revoked, at)| RevocationLine::new(revoked, *at)),
+                .map(|(revoked, reach)| RevocationLine::new(revoked, *reach)),
         )
     }
-}
-
-/// What was taken back earlier covers only what has expired by `now`.
-fn oldest(max_ttl: Duration, now: u64) -> u64 {
-    now.saturating_sub(max_ttl.as_secs())
-        .saturating_sub(2 * EXPIRY_LEEWAY)
 }
 
 /// Names a ban; the same for the same ban each time.

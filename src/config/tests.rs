@@ -140,6 +140,9 @@ fn no_configuration_at_all_is_valid() {
     assert_eq!(settings.policy.peers, Peers::Relay);
     assert_eq!(settings.policy.ceiling, Peers::Relay);
     assert_eq!(settings.auth.max_ttl, Duration::from_secs(172_800));
+    // What a revocation without one is read with, and kept for.
+    let default = crate::turn::credential::DEFAULT_MAX_TTL;
+    assert_eq!(settings.auth.max_ttl, default);
     let limits = &settings.limits;
     assert_eq!(limits.user_allocations, None);
     assert_eq!(limits.tenant_allocations.or(limits.total_allocations), None);

@@ -372,6 +372,8 @@ impl Handle {
     /// Gives every worker new rules; what they no longer admit stops.
     pub fn reconfigure(&self, config: &Arc<ServerConfig>) {
         self.rules.store(Arc::clone(config));
+        self.shared
+            .users(|users| users.set_rates(&config.limits.rates));
         for mailbox in &self.shared.mailboxes {
             mailbox.insist(Command::Reconfigure(Arc::clone(config)));
         }

@@ -56,7 +56,7 @@ pub(super) fn start(
     let queues = queues(&groups, &doors, udp);
     let all = udp + usize::from(streams.count);
     let (mailboxes, receivers) = mailboxes(all)?;
-    let shared = share(&config, mailboxes, streams)?;
+    let shared = share(&config, server, mailboxes, streams)?;
     let (journal, records) = Journal::new();
 
     let desks = desks(streams, groups, doors, receivers)?;
@@ -134,19 +134,22 @@ fn mailboxes(count: usize) -> Result<(Vec<Mailbox>, Vec<Receiver<Command>>), Sta
 
 fn share(
     config: &Config,
+    server: &ServerConfig,
     mailboxes: Vec<Mailbox>,
     streams: StreamWorkers,
 ) -> Result<Arc<Shared>, StartError> {
     let advertised: Vec<IpAddr> = config.relays.iter().map(|relay| relay.advertised).collect();
     let rng = StdRng::from_seed(entropy()?);
-    Ok(Arc::new(Shared::new(
+    let shared = Shared::new(
         config.relays.clone(),
         Directory::new(&advertised, &config.ports),
         PortPool::new(&advertised, &config.ports, config.port_rest, rng),
         Unvalidated::new(config.unvalidated),
         mailboxes,
         streams,
-    )))
+    );
+    shared.users(|users| users.set_rates(&server.limits.rates));
+    Ok(Arc::new(shared))
 }
 
 /// Gives every worker its sockets, and a ring to each worker that has connections.

@@ -21,7 +21,7 @@ use crate::proto::ConnectionId;
 use crate::turn::credential::Subject;
 use crate::turn::ports::{Drawn, NoPort, PortWish, Token};
 use crate::turn::quota::{Admitted, Applicant};
-use crate::turn::rates::{RateLimits, SharedBuckets};
+use crate::turn::rates::SharedBuckets;
 use crate::turn::route::{Landing, Landings, PeerKind, Standing};
 use crate::turn::stats::Limit;
 use crate::turn::unvalidated::Rate;
@@ -342,14 +342,9 @@ impl Environment for Surroundings {
             .users(|users| users.admit(applicant, holding, now))
     }
 
-    fn shared_buckets(
-        &mut self,
-        user: Subject,
-        holding: &Standing,
-        limits: &RateLimits,
-    ) -> SharedBuckets {
+    fn shared_buckets(&mut self, user: Subject, holding: &Standing) -> SharedBuckets {
         self.shared
-            .users(|users| users.shared_buckets(user, holding, limits))
+            .users(|users| users.shared_buckets(user, holding))
     }
 
     fn is_behind(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::turn::policy::{PeerJudge, PeerPolicy};
 use crate::turn::ports::Token;
 use crate::turn::rates::Rates;
 use crate::turn::reached::Reached;
-use crate::turn::revocation::Issued;
+use crate::turn::revocation::{Issued, When};
 use crate::turn::route::{
     AllocationId, ChannelBinding, Framing, InCall, Landing, Landings, MAX_NAMES, Name, NamedPort,
     PeerKind, Permission, RelayProtocol, Route, Sender, Standing, framing,
@@ -192,12 +192,12 @@ impl Allocation {
 
     /// What it may be taken back by.
     pub(crate) fn issued(&self) -> Issued {
-        let claims = self.standing.claims.as_ref();
+        let claims = self.standing.claims.as_deref();
         Issued {
             name: self.known.owner().digest(),
             subject: self.subject,
             call: claims.and_then(|claims| claims.call),
-            at: claims.map(|claims| claims.issued),
+            when: When::of(claims, self.known.expires()),
         }
     }
 

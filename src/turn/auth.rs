@@ -27,7 +27,7 @@ use crate::turn::clock::Clock;
 use crate::turn::credential::{
     self, Candidates, Claims, Credentials, Found, Origin, Subject, Voucher,
 };
-use crate::turn::revocation::{Issued, UsernameDigest};
+use crate::turn::revocation::{Issued, UsernameDigest, When};
 use crate::turn::server_config::ServerConfig;
 use crate::turn::stats::AuthFailure;
 
@@ -317,7 +317,7 @@ fn is_revoked(config: &ServerConfig, owner: Owner, found: &Found<'_>) -> bool {
         name: owner.digest(),
         subject: found.subject,
         call: found.claims.as_ref().and_then(|claims| claims.call),
-        at: found.issued_by(config.max_ttl),
+        when: When::of(found.claims.as_deref(), found.expires),
     })
 }
 
@@ -334,18 +334,28 @@ impl Authenticated {
 
     /// Why the credential is not good at this time, where credentials last for `max_ttl` at most.
     pub(crate) fn untimely(&self, clock: Clock, max_ttl: Duration) -> Option<AuthFailure> {
-        let expires = self.expires?;
-        // Who says when it was issued is judged by that: it does not become good in its last hours.
-        let issued = self.claims.as_ref().map(|claims| claims.issued);
-        let since = issued.unwrap_or(clock.unix).min(clock.unix);
+        let (expires, claims) = (self.expires?, self.claims.as_deref());
         if credential::expired(expires, clock.unix) {
             Some(AuthFailure::Expired)
-        } else if credential::too_long(expires, since, max_ttl) {
+        } else if lasts_too_long(expires, claims, clock, max_ttl) {
             Some(AuthFailure::TooLong)
         } else {
             None
         }
     }
+}
+
+/// Whether a credential that ends at `expires` and says `claims` lasts for longer than `max_ttl`.
+pub(crate) fn lasts_too_long(
+    expires: u64,
+    claims: Option<&Claims>,
+    clock: Clock,
+    max_ttl: Duration,
+) -> bool {
+    // Who says when it was issued is judged by that: it does not become good in its last hours.
+    let issued = claims.map(|claims| claims.issued);
+    let since = issued.unwrap_or(clock.unix).min(clock.unix);
+    credential::too_long(expires, since, max_ttl)
 }
 
 /// The key that fits, and what vouches for it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::turn::Server;
 use crate::turn::allocation::{Allocation, Expiry, Limits};
+use crate::turn::auth::lasts_too_long;
 use crate::turn::clock::{Clock, Tick};
 use crate::turn::credential::{Claims, EXPIRY_LEEWAY};
 use crate::turn::environment::Environment;
@@ -95,6 +96,20 @@ impl Limits {
 }
 
 impl Allocation {
+    /// Whether it is for this node, and of a kind that is served.
+    pub(crate) fn is_served_by(&self, config: &ServerConfig) -> bool {
+        let claims = self.standing.claims.as_deref();
+        claims.is_none_or(|claims| claims.is_for(config.node.as_ref()))
+            && (config.tcp_relay || !self.is_tcp())
+    }
+
+    /// Whether its credential lasts for longer than any may, as an Allocate would be told.
+    pub(crate) fn lasts_too_long(&self, config: &ServerConfig, clock: Clock) -> bool {
+        let claims = self.standing.claims.as_deref();
+        let expires = self.known.expires();
+        expires.is_some_and(|expires| lasts_too_long(expires, claims, clock, config.max_ttl))
+    }
+
     /// Has it live no longer than other rules let it, whatever its client was promised.
     pub(crate) fn live_by(&mut self, config: &ServerConfig, clock: Clock) {
         let claims = self.standing.claims.as_deref();

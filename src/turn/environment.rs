@@ -14,7 +14,7 @@ use super::clock::Tick;
 use super::credential::Subject;
 use super::ports::{Drawn, NoPort, PortWish, Token};
 use super::quota::{Admitted, Applicant};
-use super::rates::{RateLimits, SharedBuckets};
+use super::rates::SharedBuckets;
 use super::route::{AllocationId, Landing, Landings, PeerKind, Standing};
 use super::stats::Limit;
 use super::unvalidated::Rate;
@@ -63,13 +63,9 @@ pub trait Environment: Landings {
     fn admit(&mut self, applicant: &Applicant<'_>, holding: Arc<Standing>, now: Tick) -> Admitted;
     /// Takes it off again.
     fn release(&mut self, user: Subject, holding: &Arc<Standing>);
-    /// The buckets that an admitted allocation shares with others.
-    fn shared_buckets(
-        &mut self,
-        user: Subject,
-        holding: &Standing,
-        limits: &RateLimits,
-    ) -> SharedBuckets;
+    /// The buckets that an admitted allocation shares with others, at the rates that the house was
+    /// told for all its servers; see [`Users::set_rates`](super::quota::Users::set_rates).
+    fn shared_buckets(&mut self, user: Subject, holding: &Standing) -> SharedBuckets;
     /// Whether so much is still to be told of that nothing may begin that would have to be told of
     /// too.
     fn is_behind(&self) -> bool {

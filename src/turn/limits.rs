@@ -100,6 +100,6 @@ pub(crate) fn rates<E: Environment>(
         let claimed = &claims.limits;
         limits.allocation.claimed(claimed.bits, claimed.packets)
     });
-    let shared = environment.shared_buckets(user, standing, limits);
+    let shared = environment.shared_buckets(user, standing);
     Rates::new(own, shared)
 }

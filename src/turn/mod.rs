@@ -258,22 +258,25 @@ impl<E: Environment> Server<E> {
 
     /// The rules changed. What a living allocation may do, and for how long, is found anew from its
     /// claims; permissions and channels that are not admitted now end at once, and so do allocations
-    /// whose secret, sealing key or static user is gone; relayed addresses stay what they are.
+    /// whose secret, sealing key or static user is gone, whose credential lasts longer than any may
+    /// now, or which relay TCP where that is off now; relayed addresses stay what they are.
     pub fn reconfigure(&mut self, config: Arc<ServerConfig>, clock: Clock) {
         let now = clock.now;
         self.settle();
         self.policies = Policies::new(&config);
         let rates_changed = self.config.limits.rates != config.limits.rates;
+        let is_shortened = config.max_ttl < self.config.max_ttl;
         self.config = config;
         let vouchers: HashSet<Voucher> = self.config.credentials.vouchers().collect();
         for tuple in self.table.tuples() {
             if let Some(allocation) = self.table.by_tuple_mut(&tuple) {
-                let claims = allocation.standing.claims.as_deref();
-                let node = self.config.node.as_ref();
-                let is_ours = claims.is_none_or(|claims| claims.is_for(node));
-                if !is_ours || !vouchers.contains(&allocation.known.voucher()) {
+                let is_vouched = vouchers.contains(&allocation.known.voucher());
+                // Only where that is what changed: a clock that was put back ends no call.
+                let is_too_long = is_shortened && allocation.lasts_too_long(&self.config, clock);
+                if !is_vouched || is_too_long || !allocation.is_served_by(&self.config) {
                     allocation.end_soon(EndReason::Revoked);
                 }
+                let claims = allocation.standing.claims.as_deref();
                 let policy = self.policies.of(claims);
                 allocation.put_under(policy);
                 allocation.live_by(&self.config, clock);

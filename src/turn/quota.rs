@@ -68,6 +68,7 @@ pub enum Admitted {
 #[derive(Debug)]
 struct Shared<K> {
     buckets: HashMap<K, Arc<Buckets>, foldhash::quality::RandomState>,
+    flow: Flow,
     /// At how many those that are full and nobody's are looked for.
     swept_at: usize,
 }
@@ -76,29 +77,28 @@ impl<K> Default for Shared<K> {
     fn default() -> Self {
         Self {
             buckets: HashMap::default(),
+            flow: Flow::default(),
             swept_at: 0,
         }
     }
 }
 
 impl<K: Eq + Hash> Shared<K> {
-    /// The buckets of `owner` at the paces of `flow`; `holds` tells who holds anything at `now`.
-    fn of(
-        &mut self,
-        owner: K,
-        flow: Flow,
-        now: Tick,
-        holds: impl Fn(&K) -> bool,
-    ) -> Option<Arc<Buckets>> {
-        if !flow.is_limited() {
-            // Those who have them in hand are not limited by them any more either.
-            if let Some(buckets) = self.buckets.remove(&owner) {
-                buckets.set(flow);
-            }
+    /// Other paces for all, also where they are in hand.
+    fn set(&mut self, flow: Flow) {
+        self.flow = flow;
+        self.buckets.retain(|_, buckets| {
+            buckets.set(flow);
+            flow.is_limited()
+        });
+    }
+
+    /// The buckets of `owner`; `holds` tells who holds anything at `now`.
+    fn of(&mut self, owner: K, now: Tick, holds: impl Fn(&K) -> bool) -> Option<Arc<Buckets>> {
+        if !self.flow.is_limited() {
             return None;
         }
         if let Some(buckets) = self.buckets.get(&owner) {
-            buckets.set(flow);
             return Some(Arc::clone(buckets));
         }
         if self.buckets.len() >= self.swept_at {
@@ -106,7 +106,7 @@ impl<K: Eq + Hash> Shared<K> {
                 .retain(|owner, buckets| holds(owner) || !buckets.are_full(now));
             self.swept_at = 2 * self.buckets.len() + LEAST_SWEPT;
         }
-        let buckets = Arc::new(Buckets::new(flow));
+        let buckets = Arc::new(Buckets::new(self.flow));
         self.buckets.insert(owner, Arc::clone(&buckets));
         Some(buckets)
     }
@@ -246,22 +246,23 @@ impl Users {
         }
     }
 
-    /// The buckets that an allocation of `user` shares with others, at the rates that `limits` says
-    /// now; `holding` has been admitted and not released.
-    pub fn shared_buckets(
-        &mut self,
-        user: Subject,
-        holding: &Standing,
-        limits: &RateLimits,
-    ) -> SharedBuckets {
+    /// How much may flow through the buckets of users and tenants from now on. Said here once, before
+    /// the workers hear of new rules: one that goes by the former for a moment longer changes nothing
+    /// for those that do not.
+    pub fn set_rates(&mut self, limits: &RateLimits) {
+        self.buckets.set(limits.user);
+        self.tenants_buckets.set(limits.tenant);
+    }
+
+    /// The buckets that an allocation of `user` shares with others; `holding` has been admitted and
+    /// not released.
+    pub fn shared_buckets(&mut self, user: Subject, holding: &Standing) -> SharedBuckets {
         let (held, tenants, now) = (&self.held, &self.tenants, holding.opened);
         let holds = |user: &Subject| held.contains_key(user);
-        let of_user = self.buckets.of(user, limits.user, now, holds);
+        let of_user = self.buckets.of(user, now, holds);
         let holds = |tenant: &Label| tenants.contains_key(tenant);
-        let of_tenant = tenant(holding).and_then(|label| {
-            self.tenants_buckets
-                .of(label.clone(), limits.tenant, now, holds)
-        });
+        let of_tenant =
+            tenant(holding).and_then(|label| self.tenants_buckets.of(label.clone(), now, holds));
         SharedBuckets {
             user: of_user,
             tenant: of_tenant,
@@ -357,18 +358,18 @@ mod tests {
     #[test]
     fn a_hundred_thousand_users_leave_no_table_larger_than_some_hundred_did() {
         let mut users = Users::default();
-        let limits = RateLimits {
+        users.set_rates(&RateLimits {
             user: LIMITED,
             tenant: LIMITED,
             ..RateLimits::default()
-        };
+        });
         for hundred in 0..1_000 {
             let holding: Vec<_> = (0..100)
                 .map(|n| standing(hundred * 100 + n, &format!("tenant-{hundred}-{}", n % 10)))
                 .collect();
             for (user, standing) in &holding {
                 assert!(admit(&mut users, *user, standing, Quotas::default()));
-                let shared = users.shared_buckets(*user, standing, &limits);
+                let shared = users.shared_buckets(*user, standing);
                 assert!(shared.user.is_some() && shared.tenant.is_some());
             }
             assert_eq!(

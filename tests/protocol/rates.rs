@@ -3,9 +3,9 @@
 use taciturn::turn::credential::{Claims, Label};
 use taciturn::turn::rates::{Flow, Pace, RateLimits};
 use taciturn::turn::stats::{Direction, DropReason, Limit, Path};
-use taciturn::turn::{Limits, RelayedAddr};
+use taciturn::turn::{Limits, RelayedAddr, WorkerId};
 
-use crate::world::call::{ALICE, BOB, CAROL, Call};
+use crate::world::call::{ALICE, BOB, CAROL, Call, ELSEWHERE};
 use crate::world::client::{Client, SUCCESS};
 use crate::world::message::Received;
 use crate::world::servers::{Outcome, Setup, World};
@@ -258,6 +258,59 @@ fn another_rate_holds_for_allocations_that_live() {
     });
     call.world.reconfigure(&shared);
     assert_eq!(says(&mut call, 100, 9), 7);
+}
+
+/// T31: a worker that has not heard of the rules yet lifts no rate for those that have.
+#[test]
+fn workers_that_take_up_a_shared_rate_one_after_the_other_share_one_bucket() {
+    let of_user = RateLimits {
+        user: packets(1, 20),
+        ..RateLimits::default()
+    };
+    let of_tenant = RateLimits {
+        tenant: packets(1, 20),
+        ..RateLimits::default()
+    };
+    for limits in [of_user, of_tenant] {
+        let workers = |rates| Setup {
+            workers: 2,
+            ..setup(rates)
+        };
+        let mut world = workers(RateLimits::default()).world();
+        let party = |world: &World, addr, worker| {
+            let mut claims = world.claims("alice");
+            claims.tenant = Label::new("north");
+            let mut client = world.sealed(&claims, addr);
+            client.worker = WorkerId(worker);
+            client
+        };
+        let [mut first, mut second] = [(ALICE, 0), (CAROL, 1)].map(|(at, w)| party(&world, at, w));
+        let mut bob = world.client("bob", BOB);
+        let at_bob = bob.allocate(&mut world);
+        let at_first = first.allocate(&mut world);
+
+        world.announce(&workers(limits));
+        world.reconfigure_one(0);
+        let at_second = second.allocate(&mut world);
+        world.reconfigure_one(1);
+
+        assert_eq!(bob.permit(&mut world, &[at_first, at_second]), SUCCESS);
+        for sender in [&mut first, &mut second] {
+            assert_eq!(sender.permit(&mut world, &[at_bob]), SUCCESS);
+        }
+        assert_eq!(arrive(&mut world, &mut first, &bob, 15, 9), 15);
+        assert_eq!(arrive(&mut world, &mut second, &bob, 15, 9), 5);
+        assert_eq!(arrive(&mut world, &mut first, &bob, 15, 9), 0);
+
+        // Nor does one that goes by them for longer keep a rate in force that is lifted.
+        world.announce(&workers(RateLimits::default()));
+        world.reconfigure_one(0);
+        let mut third = party(&world, ELSEWHERE, 1);
+        third.allocate(&mut world);
+        assert_eq!(arrive(&mut world, &mut first, &bob, 50, 9), 50);
+        world.reconfigure_one(1);
+        assert_eq!(arrive(&mut world, &mut second, &bob, 50, 9), 50);
+    }
 }
 
 /// Control messages go whatever the rate: a client over it can still refresh, and end.

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use taciturn::turn::ban::Banned;
-use taciturn::turn::revocation::{Revoked, UsernameDigest};
+use taciturn::turn::revocation::{Reach, Revocations, Revoked, UsernameDigest};
 use taciturn::turn::stats::{AuthFailure, DropReason};
 use taciturn::turn::{EndReason, Event, Transport};
 
@@ -15,7 +15,8 @@ const MAX_TTL: u64 = 48 * 3_600;
 
 /// First nothing new is let in, then the workers end what is there.
 fn revoke(world: &mut World, revoked: Revoked) {
-    world.config.revocations.add(revoked, world.clock.unix);
+    let reach = Reach::new(world.clock.unix, world.config.max_ttl);
+    world.config.revocations.add(revoked, reach);
     for server in &mut world.servers {
         server.revoke(&[revoked], world.clock.now);
         assert_eq!(server.check_invariants(), Ok(()));
@@ -89,6 +90,37 @@ fn what_was_issued_up_to_the_revocation_is_refused_and_what_came_later_is_not() 
     }
     let mut bob = world.client("bob", CAROL);
     bob.allocate(&mut world);
+}
+
+/// T25
+#[test]
+fn another_max_ttl_brings_back_nobody_who_was_revoked() {
+    const HOUR: u64 = 3_600;
+    for (before, after, refused_until) in [(48, 1, 48), (1, 48, 1)] {
+        let rules = |revocations: Revocations, hours| Setup {
+            max_ttl: hours * HOUR,
+            revocations,
+            ..Setup::default()
+        };
+        let revocations = Revocations::default();
+        let mut world = rules(revocations.clone(), before).world();
+        let last = BEGIN_UNIX + refused_until * HOUR;
+        let claims = world.claims("alice");
+        let mut covered = world.client_until("alice", ALICE, last);
+        let mut sealed = world.sealed_until(&claims, BOB, last);
+        let mut later = world.client_until("alice", CAROL, last + 1);
+        let revoked = user(&world, "alice");
+        revoke(&mut world, revoked);
+
+        world.reconfigure(&rules(revocations.clone(), after));
+        world.advance(refused_until * HOUR - 1_800);
+        revocations.forget(world.config.max_ttl, world.clock.unix);
+        for refused in [&mut covered, &mut sealed] {
+            assert_eq!(allocate(&mut world, refused), 401, "{before} {after}");
+        }
+        assert_eq!(world.failures(AuthFailure::Revoked), 2, "{before} {after}");
+        assert_eq!(allocate(&mut world, &mut later), SUCCESS);
+    }
 }
 
 /// T25
@@ -176,7 +208,8 @@ fn an_allocate_that_races_with_a_revocation_does_not_survive_it() {
         let mut alice = world.client("alice", ALICE);
         alice.fetch_nonce(&mut world);
         if is_known_first {
-            world.config.revocations.add(revoked, BEGIN_UNIX);
+            let reach = Reach::new(BEGIN_UNIX, world.config.max_ttl);
+            world.config.revocations.add(revoked, reach);
         }
         let code = allocate(&mut world, &mut alice);
         assert_eq!(code, if is_known_first { 401 } else { SUCCESS });

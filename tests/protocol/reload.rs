@@ -294,3 +294,86 @@ fn strict_mode_ends_allocations_with_their_credentials_whenever_it_is_turned_on(
     );
     assert_eq!(free.refresh(&mut world, None).code(), SUCCESS);
 }
+
+/// T8: for as long as any may last from now on, as authentication judges it: a sealed name by when it
+/// was issued, a REST name by what is left of it.
+#[test]
+fn allocations_end_whose_credentials_last_longer_than_any_may_now() {
+    const HOUR: u64 = 3_600;
+    for strict in [false, true] {
+        let rules = |max_ttl| Setup {
+            max_ttl,
+            strict,
+            ..Setup::default()
+        };
+        let mut world = rules(48 * HOUR).world();
+        let claims = world.claims("alice");
+        let long = BEGIN_UNIX + 47 * HOUR;
+        let mut sealed = world.sealed_until(&claims, ALICE, long);
+        let mut rest = world.client_until("bob", BOB, long);
+        // As long as may be.
+        let mut short = world.sealed_until(&claims, CAROL, BEGIN_UNIX + HOUR + 60);
+        // After ten minutes, no more than an hour and the leeway is left of it.
+        let mut nearly = world.client_until("dave", ELSEWHERE, BEGIN_UNIX + HOUR + 660);
+        let mut gateway = Client::new(at("198.51.100.77:7"), STATIC_USER.0, STATIC_USER.1);
+        for client in [
+            &mut sealed,
+            &mut rest,
+            &mut short,
+            &mut nearly,
+            &mut gateway,
+        ] {
+            allocate_for(&mut world, client, 3_600);
+        }
+        world.advance(600);
+        world.reconfigure(&rules(HOUR));
+        assert_eq!(ended(&mut world), [EndReason::Revoked; 2]);
+        for ended in [&mut sealed, &mut rest] {
+            let sent = ended.send_to(&mut world, at("203.0.113.7:50000"), b"x");
+            assert_eq!(sent.dropped(), Some(DropReason::NoAllocation));
+        }
+        for living in [&mut short, &mut nearly, &mut gateway] {
+            assert_eq!(living.refresh(&mut world, Some(3_600)).code(), SUCCESS);
+        }
+
+        // Of the one that does not say when it was issued, half an hour and the leeway is left.
+        world.advance(1_800);
+        world.reconfigure(&rules(HOUR / 2));
+        assert_eq!(ended(&mut world), [EndReason::Revoked]);
+        for living in [&mut nearly, &mut gateway] {
+            assert_eq!(living.refresh(&mut world, None).code(), SUCCESS);
+        }
+    }
+}
+
+/// A sealed name that is over is not what keeps an allocation from ending for having lasted too long.
+#[test]
+fn an_expired_credential_is_judged_by_how_long_it_lasted() {
+    let mut world = World::new();
+    let claims = world.claims("alice");
+    let mut long = world.sealed_until(&claims, ALICE, BEGIN_UNIX + 2_000);
+    let mut short = world.sealed_until(&claims, BOB, BEGIN_UNIX + 900);
+    for client in [&mut long, &mut short] {
+        allocate_for(&mut world, client, 3_600);
+    }
+    world.advance(2_500);
+    world.reconfigure(&Setup {
+        max_ttl: 900,
+        ..Setup::default()
+    });
+    assert_eq!(
+        (world.allocations(), ended(&mut world)),
+        (1, vec![EndReason::Revoked])
+    );
+    assert_eq!(short.refresh(&mut world, None).code(), SUCCESS);
+}
+
+#[test]
+fn a_clock_that_was_put_back_ends_nothing_at_a_reload() {
+    let mut world = World::new();
+    let mut alice = world.client_until("alice", ALICE, BEGIN_UNIX + 172_800);
+    alice.allocate(&mut world);
+    world.clock.unix -= 86_400;
+    world.reconfigure(&Setup::default());
+    assert_eq!((world.allocations(), ended(&mut world)), (1, Vec::new()));
+}

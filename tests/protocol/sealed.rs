@@ -372,12 +372,10 @@ fn a_credential_that_lasts_longer_than_any_may_is_refused_and_counted() {
     let mut alice = world.sealed_until(&claims, ALICE, longest);
     alice.allocate(&mut world);
     world.client_until("bob", BOB, longest).allocate(&mut world);
-    // Other rules end no call that has begun.
     world.reconfigure(&Setup {
         max_ttl: 3_600,
         ..Setup::default()
     });
-    assert_eq!(alice.refresh(&mut world, None).code(), SUCCESS);
     let mut again = alice.moved(CAROL);
     let request = |r: crate::world::message::Build| r.with(&RequestedTransport::UDP);
     assert_eq!(

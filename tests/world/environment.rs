@@ -15,7 +15,7 @@ use taciturn::proto::ConnectionId;
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortPool, PortWish, Token};
 use taciturn::turn::quota::{Admitted, Applicant, Users};
-use taciturn::turn::rates::{RateLimits, SharedBuckets};
+use taciturn::turn::rates::SharedBuckets;
 use taciturn::turn::route::{Landing, Landings, PeerKind, Standing};
 use taciturn::turn::stats::Limit;
 use taciturn::turn::unvalidated::{Networks, Rate, Unvalidated};
@@ -152,14 +152,9 @@ impl Environment for Room {
         self.house.borrow_mut().users.admit(applicant, holding, now)
     }
 
-    fn shared_buckets(
-        &mut self,
-        user: Subject,
-        holding: &Standing,
-        limits: &RateLimits,
-    ) -> SharedBuckets {
+    fn shared_buckets(&mut self, user: Subject, holding: &Standing) -> SharedBuckets {
         let users = &mut self.house.borrow_mut().users;
-        users.shared_buckets(user, holding, limits)
+        users.shared_buckets(user, holding)
     }
 
     fn is_behind(&self) -> bool {

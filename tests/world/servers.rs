@@ -251,6 +251,8 @@ impl Setup {
         let house = House::new(&self.relays, &self.ports, self.unvalidated, self.seed);
         house.borrow_mut().listeners = [LISTENER_V4, LISTENER_V6].map(at).to_vec();
         house.borrow_mut().workers = self.workers;
+        let rates = &self.limits.rates;
+        house.borrow_mut().users.set_rates(rates);
         let servers = (0..self.workers)
             .map(|worker| {
                 let room = Room {
@@ -549,10 +551,23 @@ impl World {
 
     /// The servers are told something else.
     pub fn reconfigure(&mut self, setup: &Setup) {
-        self.config = setup.config();
-        for server in &mut self.servers {
-            server.reconfigure(Arc::clone(&self.config), self.clock);
+        self.announce(setup);
+        for worker in 0..self.servers.len() {
+            self.reconfigure_one(worker);
         }
+    }
+
+    /// What is to be told to the servers is said to what they share, and to none of them yet.
+    pub fn announce(&mut self, setup: &Setup) {
+        self.config = setup.config();
+        let rates = &self.config.limits.rates;
+        self.house.borrow_mut().users.set_rates(rates);
+    }
+
+    /// One server is told what was announced.
+    pub fn reconfigure_one(&mut self, worker: usize) {
+        let config = Arc::clone(&self.config);
+        self.servers[worker].reconfigure(config, self.clock);
     }
 
     pub fn events(&mut self, worker: u16) -> Vec<Event> {

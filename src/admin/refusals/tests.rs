@@ -1,4 +1,5 @@
 use super::*;
+use crate::turn::credential::EXPIRY_LEEWAY;
 use std::fs;
 
 const NOW: u64 = 1_800_000_000;
@@ -22,13 +23,15 @@ fn what_was_taken_back_is_still_after_a_restart_and_forgotten_when_it_cannot_mat
     let open = |now| RevocationBook::open(Some(directory.path()), MAX_TTL, now).unwrap();
     let mut book = open(NOW);
     assert!(book.is_durable() && book.revocations.is_empty());
-    book.write(&each(1), NOW).unwrap();
-    book.write(&each(2), NOW + 100).unwrap();
-    book.write(&each(1), NOW + 50).unwrap();
+    let reach = |at| Reach::new(at, MAX_TTL);
+    book.write(&each(1), reach(NOW)).unwrap();
+    book.write(&each(2), reach(NOW + 100)).unwrap();
+    book.write(&each(1), reach(NOW + 50)).unwrap();
 
     let later = open(NOW + 200).revocations.all();
     assert_eq!(later.len(), 6);
-    let at = |revoked: &Revoked| later.iter().find(|(other, _)| other == revoked).unwrap().1;
+    let found = |revoked: &Revoked| later.iter().find(|(other, _)| other == revoked);
+    let at = |revoked: &Revoked| found(revoked).unwrap().1.at();
     assert_eq!(each(1).map(|revoked| at(&revoked)), [NOW + 50; 3]);
 
     // The longest credential issued by then is over at NOW + 50 + 48 h and the leeway.
@@ -39,10 +42,47 @@ fn what_was_taken_back_is_still_after_a_restart_and_forgotten_when_it_cannot_mat
     assert_eq!(text.lines().count(), 3, "{text}");
 }
 
+/// T25: a restart under another `max_ttl` reads how far each reached, and forgets none too early.
+#[test]
+fn how_long_a_credential_might_last_outlives_a_restart_under_another_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let hours = |hours| Duration::from_secs(hours * 3_600);
+    let open = |ttl, now| RevocationBook::open(Some(directory.path()), hours(ttl), now).unwrap();
+    let mut book = open(48, NOW);
+    for (byte, ttl) in [(1, 48), (2, 1), (3, 100)] {
+        book.write(&each(byte), Reach::new(NOW, hours(ttl)))
+            .unwrap();
+    }
+    let kept = |ttl, now| {
+        let all = open(ttl, now).revocations.all().into_iter();
+        let lasted = all.map(|(_, reach)| reach.max_ttl().as_secs() / 3_600);
+        let mut lasted: Vec<u64> = lasted.collect();
+        lasted.sort_unstable();
+        lasted.dedup();
+        lasted
+    };
+    assert_eq!(kept(1, NOW + 47 * 3_600), [1, 48, 100]);
+    assert_eq!(kept(1, NOW + 49 * 3_600), [100]);
+    assert_eq!(kept(1, NOW + 99 * 3_600), [100]);
+    assert!(kept(1, NOW + 101 * 3_600).is_empty());
+}
+
+/// T25
+#[test]
+fn a_line_that_does_not_say_how_long_credentials_lasted_means_the_default() {
+    let directory = tempfile::tempdir().unwrap();
+    let id = "01".repeat(16);
+    let line = format!("{{\"at\":{NOW},\"revoked\":\"user\",\"id\":\"{id}\"}}\n");
+    fs::write(directory.path().join("revocations"), line).unwrap();
+    let book = RevocationBook::open(Some(directory.path()), Duration::from_secs(60), NOW);
+    let expected = (each(1)[1], Reach::new(NOW, DEFAULT_MAX_TTL));
+    assert_eq!(book.unwrap().revocations.all(), [expected]);
+}
+
 #[test]
 fn a_running_daemon_forgets_too() {
     let mut book = RevocationBook::open(None, MAX_TTL, NOW).unwrap();
-    book.revocations.add(each(1)[0], NOW);
+    book.revocations.add(each(1)[0], Reach::new(NOW, MAX_TTL));
     book.tidy(MAX_TTL, NOW + TIDY).unwrap();
     assert_eq!(book.revocations.len(), 1);
     book.tidy(MAX_TTL, NOW + MAX_TTL.as_secs() + 1_000).unwrap();

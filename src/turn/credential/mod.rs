@@ -21,15 +21,14 @@ mod userhash;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 pub use claims::{CLAIMED_NETWORKS, CallId, ClaimedLimits, Claims, LABEL_MAX, Label};
 pub use nodes::choose;
 pub use rest::{
-    EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint, parse_rest,
-    too_long,
+    DEFAULT_MAX_TTL, EXPIRY_LEEWAY, MintError, Minted, RestUsername, USERNAME_MAX, expired, mint,
+    parse_rest, too_long,
 };
 pub use sealed::{SealedBy, SealingKeys};
 pub use secret::{Secret, SecretsRing, Voucher};
@@ -322,16 +321,6 @@ pub struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Since when it may have been about, in Unix seconds: as a sealed name says, or for a REST
-    /// name, which does not say, since the earliest moment at which it could have been minted for
-    /// no longer than `max_ttl`.
-    pub(crate) fn issued_by(&self, max_ttl: Duration) -> Option<u64> {
-        match &self.claims {
-            Some(claims) => Some(claims.issued),
-            None => Some(self.expires?.saturating_sub(max_ttl.as_secs())),
-        }
-    }
-
     /// Whether it is good on the node of that name; pinned to one, it is good on no other.
     #[must_use]
     pub fn is_for(&self, node: Option<&Label>) -> bool {

@@ -14,6 +14,9 @@ pub const USERNAME_MAX: usize = 508;
 /// How many seconds past its expiry a credential still counts, since the clocks of backends and of this server differ.
 pub const EXPIRY_LEEWAY: u64 = 60;
 
+/// The longest that a credential may last, unless the configuration says otherwise.
+pub const DEFAULT_MAX_TTL: Duration = Duration::from_secs(48 * 3_600);
+
 /// Begins the user ids of sealed usernames.
 const SEALED: char = '~';
 

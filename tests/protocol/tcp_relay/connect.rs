@@ -3,9 +3,9 @@
 use taciturn::proto::{
     AttributeType, Class, ConnectionId, Method, RequestedAddressFamily, XorPeerAddress,
 };
-use taciturn::turn::Transport;
 use taciturn::turn::policy::PeerPolicy;
 use taciturn::turn::route::PeerKind;
+use taciturn::turn::{EndReason, Event, Transport};
 
 use super::{
     PEER, allocate_with, alone, any, ask, begin, closed, connect, connects, messages, one_message,
@@ -293,6 +293,32 @@ fn a_reload_that_denies_a_peer_ends_its_connections() {
     assert_eq!(answer.message().transaction_id(), transaction);
     assert!(world.servers[0].account(kept).is_some());
     assert_eq!(ask(&mut world, &mut alice, other).1.answer().code(), 446);
+}
+
+/// T8
+#[test]
+fn a_reload_that_turns_it_off_ends_tcp_allocations_with_their_connections_and_no_others() {
+    let (mut world, mut alice, _) = alone(any());
+    let mut bob = world.client("bob", BOB);
+    bob.allocate(&mut world);
+    let made = connect(&mut world, &mut alice, at(PEER));
+    let account = world.servers[0].account(made).unwrap();
+    world.reconfigure(&Setup::any());
+    assert_eq!(closed(&world), [made]);
+    assert!(!account.until().holds(world.clock.now));
+    assert!(world.house.borrow().listening.is_empty());
+    assert_eq!(world.allocations(), 1);
+    assert_eq!(alice.refresh(&mut world, None).code(), 437);
+    assert_eq!(bob.refresh(&mut world, None).code(), SUCCESS);
+    let reasons: Vec<EndReason> = world
+        .events(0)
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Closed { reason, .. } => Some(reason),
+            Event::Opened { .. } | Event::Moved { .. } => None,
+        })
+        .collect();
+    assert_eq!(reasons, [EndReason::Revoked]);
 }
 
 #[test]

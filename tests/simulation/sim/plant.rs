@@ -8,7 +8,7 @@ use std::sync::Arc;
 use taciturn::turn::credential::Subject;
 use taciturn::turn::ports::{Drawn, NoPort, PortWish, Token};
 use taciturn::turn::quota::{Admitted, Applicant, Quotas};
-use taciturn::turn::rates::{RateLimits, SharedBuckets};
+use taciturn::turn::rates::SharedBuckets;
 use taciturn::turn::route::{Landing, Landings, NamedPort, PeerKind, Permission, Standing};
 use taciturn::turn::stats::Limit;
 use taciturn::turn::unvalidated::Rate;
@@ -257,13 +257,8 @@ impl Environment for Planted {
         self.room.admit(&applicant, holding, now)
     }
 
-    fn shared_buckets(
-        &mut self,
-        user: Subject,
-        holding: &Standing,
-        limits: &RateLimits,
-    ) -> SharedBuckets {
-        self.room.shared_buckets(user, holding, limits)
+    fn shared_buckets(&mut self, user: Subject, holding: &Standing) -> SharedBuckets {
+        self.room.shared_buckets(user, holding)
     }
 
     fn allow_newcomer(&self, ip: IpAddr, rate: Rate, now: Tick) -> bool {

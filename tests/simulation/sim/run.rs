@@ -110,6 +110,8 @@ impl Run {
         );
         house.borrow_mut().workers = u16::try_from(setting.workers).unwrap();
         let config = shared(&setting);
+        let rates = &config.limits.rates;
+        house.borrow_mut().users.set_rates(rates);
         let servers = (0..setting.workers)
             .map(|worker| {
                 let worker = WorkerId(u16::try_from(worker).unwrap());

@@ -1,7 +1,9 @@
 //! What the platform takes back: the order, what must come of it at once, and which requests it
 //! refuses from then on.
 
-use taciturn::turn::revocation::{Revoked, UsernameDigest};
+use std::time::Duration;
+
+use taciturn::turn::revocation::{Reach, Revoked, UsernameDigest};
 
 use super::check::must;
 use super::judge::Ask;
@@ -66,7 +68,8 @@ impl Run {
         self.model.taken.push((taken, unix));
         for revoked in &revoked {
             if self.plant != Plant::RevocationUnknown {
-                self.revocations.add(*revoked, unix);
+                let reach = Reach::new(unix, Duration::from_secs(MAX_TTL));
+                self.revocations.add(*revoked, reach);
             }
         }
         for server in &mut self.servers {
