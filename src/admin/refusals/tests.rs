@@ -46,7 +46,7 @@ fn what_was_taken_back_is_still_after_a_restart_and_forgotten_when_it_cannot_mat
 #[test]
 fn how_long_a_credential_might_last_outlives_a_restart_under_another_limit() {
     let directory = tempfile::tempdir().unwrap();
-    let hours = |hours| Duration::from_secs(hours * 3_600);
+    let hours = |hours: u64| Duration::from_secs(hours * 3_600);
     let open = |ttl, now| RevocationBook::open(Some(directory.path()), hours(ttl), now).unwrap();
     let mut book = open(48, NOW);
     for (byte, ttl) in [(1, 48), (2, 1), (3, 100)] {
