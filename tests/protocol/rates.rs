@@ -307,7 +307,9 @@ fn workers_that_take_up_a_shared_rate_one_after_the_other_share_one_bucket() {
         world.reconfigure_one(0);
         let mut third = party(&world, ELSEWHERE, 1);
         third.allocate(&mut world);
-        assert_eq!(arrive(&mut world, &mut first, &bob, 50, 9), 50);
+        for sender in [&mut first, &mut second] {
+            assert_eq!(arrive(&mut world, sender, &bob, 50, 9), 50);
+        }
         world.reconfigure_one(1);
         assert_eq!(arrive(&mut world, &mut second, &bob, 50, 9), 50);
     }
