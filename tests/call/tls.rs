@@ -40,6 +40,11 @@ impl Secrets {
             let keys = [handshake, traffic].map(|label| Keys::of(suite, secret(label)?));
             application_data(bytes, keys)
         };
+        let server = if gave_up(client) {
+            without_alert(server)
+        } else {
+            server
+        };
         let client = side(
             "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
             "CLIENT_TRAFFIC_SECRET_0",
@@ -80,6 +85,32 @@ fn hello(stream: &[u8]) -> Option<&[u8]> {
     let (header, content) = *records(stream).first()?;
     // RFC 8446 §4: type and length; §4.1.2: version.
     (header[0] == HANDSHAKE).then(|| content.get(6..))?
+}
+
+/// Whether a client left before it had finished the handshake, as browsers do with what they began
+/// beside the way that they took. It said nothing then, and has no secrets of the traffic that would
+/// have followed.
+fn gave_up(client: &[u8]) -> bool {
+    let records = records(client);
+    records
+        .iter()
+        .all(|(header, _)| header[0] != APPLICATION_DATA)
+}
+
+/// What the server said but for an alert at its end, which is protected with the traffic's keys
+/// and too short to name anybody (RFC 8446 §6): two bytes, their type, and the tag.
+fn without_alert(server: &[u8]) -> &[u8] {
+    const ALERT: usize = 2 + 1 + 16;
+    let records = records(server);
+    match records.split_last() {
+        Some(((header, content), before))
+            if header[0] == APPLICATION_DATA && content.len() == ALERT =>
+        {
+            let whole: usize = before.iter().map(|(_, content)| 5 + content.len()).sum();
+            &server[..whole]
+        }
+        _ => server,
+    }
 }
 
 fn client_random(client: &[u8]) -> Option<&[u8]> {

@@ -137,6 +137,49 @@ fn what_cannot_be_read_is_not_taken_for_silence() {
     assert!(Secrets::parse(&notes).open(&client, &server).is_none());
 }
 
+/// The first records of a stream.
+fn first(stream: &[u8], count: usize) -> Vec<u8> {
+    let records = records(stream).into_iter().take(count);
+    records
+        .flat_map(|(header, content)| [header, content].concat())
+        .collect()
+}
+
+#[test]
+fn a_client_that_gave_up_in_the_handshake_said_nothing_and_only_an_alert_goes_unread() {
+    const HEADER: [u8; 4] = [23, 3, 3, 0];
+    let suite = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
+    let Overheard {
+        wire: [client, server],
+        notes,
+    } = overhear(&rustls::version::TLS13, suite);
+    let of_handshake = |line: &&str| line.contains("_HANDSHAKE_");
+    let notes: Vec<&str> = notes.lines().filter(of_handshake).collect();
+    let secrets = Secrets::parse(&notes.join("\n"));
+    let hello = first(&client, 1);
+    let open = |count: usize, more: &[u8]| {
+        let server = [first(&server, count), more.to_vec()].concat();
+        secrets.open(&hello, &server)
+    };
+    let nothing = Some([Vec::new(), Vec::new()]);
+    let all = records(&server).len();
+    let of_handshake = (1..=all).take_while(|count| open(*count, b"") == nothing);
+    let of_handshake = of_handshake.count();
+    assert!((2..all).contains(&of_handshake), "{of_handshake} of {all}");
+    let alert = |length: u8| {
+        let content = vec![7; length.into()];
+        [&HEADER[..], &[length], &content].concat()
+    };
+    assert_eq!(open(of_handshake, &alert(19)), nothing);
+    assert_eq!(open(of_handshake, &alert(20)), None);
+    assert_eq!(open(of_handshake, &[alert(19), alert(19)].concat()), None);
+    assert_eq!(open(all, b""), None);
+    // One that has finished may have said something.
+    let server = first(&server, of_handshake);
+    assert_eq!(secrets.open(&client, &server), None);
+    assert_eq!(Secrets::parse("").open(&hello, &server), None);
+}
+
 #[test]
 fn a_connection_without_an_answer_said_nothing() {
     let nothing = Some([Vec::new(), Vec::new()]);
