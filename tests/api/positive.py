@@ -122,6 +122,11 @@ def after_call(context, case, response):
         answers[f"{case.operation.label} {response.status_code}"] += 1
 
 
+# A reader of numbers that is off by one in the last digit has another number than a whole one here.
+# The crates' own tests are built with a library that turns such a reader off; this daemon is not.
+ask("POST", "/v1/turn/keys/key/credentials/generate", {"ttl": 1984016887846279.0})
+
+
 @atexit.register
 def leave():
     with open(ANSWERS, "w", encoding="utf-8") as file:

@@ -128,28 +128,30 @@ fn unread(rejection: &JsonRejection) -> Problem {
     Problem::new(status, rejection.body_text())
 }
 
-/// A whole number, which in JSON may also be written `1.0`.
+/// A whole number, which in JSON may also be written `1.0`; written so beyond 2^53, it is the nearest
+/// one that a double holds (RFC 8259 section 6).
 pub(super) fn whole<'de, D, N>(deserializer: D) -> Result<Option<N>, D::Error>
 where
     D: Deserializer<'de>,
     N: TryFrom<u64>,
 {
+    /// 2^63, which a double holds: the document says int64.
+    const INT64_END: f64 = 9_223_372_036_854_775_808.0;
+
     let wrong = || D::Error::custom("a whole number is wanted, neither negative nor too large");
     let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else {
         return Ok(None);
     };
     let whole = number.as_u64().or_else(|| {
         let number = number.as_f64()?;
-        // Beyond 2^53 not every number is itself.
-        let is_exact = number.fract() == 0.0 && (0.0..9.0e15).contains(&number);
+        let is_whole = number.fract() == 0.0 && (0.0..INT64_END).contains(&number);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "it was just looked at"
         )]
-        is_exact.then_some(number as u64)
+        is_whole.then_some(number as u64)
     });
-    // The document says int64.
     let whole = whole.filter(|whole| i64::try_from(*whole).is_ok());
     let whole = whole.ok_or_else(wrong)?;
     N::try_from(whole).map(Some).map_err(|_| wrong())
@@ -199,6 +201,12 @@ mod tests {
         n: Option<u32>,
     }
 
+    #[derive(Debug, serde::Deserialize)]
+    struct Large {
+        #[serde(default, deserialize_with = "whole")]
+        n: Option<u64>,
+    }
+
     #[test]
     fn a_whole_number_may_have_a_point_and_nothing_behind_it() {
         let read = |text: &str| serde_json::from_str::<One>(text).map(|one| one.n).ok();
@@ -217,6 +225,21 @@ mod tests {
             (r#"{"n":true}"#, None),
         ] {
             assert_eq!(read(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_large_whole_number_is_read_to_its_last_digit_up_to_what_the_document_allows() {
+        for (text, number) in [
+            ("1984016887846279.0", Some(1_984_016_887_846_279)),
+            ("9007199254740991.0", Some(9_007_199_254_740_991)),
+            ("1e18", Some(1_000_000_000_000_000_000)),
+            ("9223372036854775807", Some(9_223_372_036_854_775_807)),
+            ("9223372036854775808", None),
+            ("9223372036854775808.0", None),
+        ] {
+            let read = serde_json::from_str::<Large>(&format!(r#"{{"n":{text}}}"#));
+            assert_eq!(read.ok().and_then(|read| read.n), number, "{text}");
         }
     }
 }
