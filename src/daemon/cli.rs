@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
 pub use crate::daemon::control::options::{
-    Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Unban,
+    Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Status, Unban,
 };
 pub use crate::daemon::demo::options::Demo;
 pub use crate::daemon::load::options::{
@@ -63,6 +63,8 @@ pub enum Command {
     Load(Box<Load>),
     /// Write another server's configuration anew as ours.
     Import(Import),
+    /// Tell how the daemon of this machine fares, for scripts.
+    Status(Status),
     /// List what is live on the daemon of this machine.
     Allocations(Allocations),
     /// Take back what was issued to a user, for a call, or one credential; or end an allocation.

@@ -49,6 +49,7 @@ pub(crate) const COMMANDS: &[(&str, Heard)] = &[
         "whois",
         Not("it is given the address, and says yes or no; tests/daemon/whois.rs"),
     ),
+    ("status", Run(&["status", "--socket", "control.sock"])),
     (
         "allocations",
         Run(&["allocations", "--socket", "control.sock"]),

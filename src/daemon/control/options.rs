@@ -48,6 +48,29 @@ pub struct Allocations {
     pub at: Socket,
 }
 
+/// `taciturn status`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line for each thing, its name and its value; lines may be added, and none is renamed.
+Exit code: 0 the daemon takes calls, 1 it does not, 69 it does not answer, 64 the command line is
+bad.
+
+Examples:
+  taciturn status
+      For a person, or for grep.
+  taciturn status --json | jq .drops
+      The whole of it; `taciturn openapi` describes it.
+  taciturn status > /dev/null || systemctl restart taciturn
+      In a watchdog.")]
+pub struct Status {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub at: Socket,
+}
+
 /// Between client and server.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ClientTransport {
