@@ -8,6 +8,7 @@ mod check;
 pub mod cli;
 mod control;
 mod demo;
+mod diagnose;
 mod events;
 mod house;
 mod ice;
@@ -81,6 +82,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),
         Command::Whois(arguments) => whois::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        Command::Diagnose(arguments) => diagnose::run(arguments),
         Command::Allocations(arguments) => {
             control::allocations(arguments).and_then(|text| print(&text))
         }

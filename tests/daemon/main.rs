@@ -17,6 +17,7 @@ mod http;
 
 mod certificates;
 mod demo;
+mod diagnose;
 mod events;
 mod limits;
 mod media;

@@ -49,6 +49,16 @@ pub(crate) const COMMANDS: &[(&str, Heard)] = &[
         "whois",
         Not("it is given the address, and says yes or no; tests/daemon/whois.rs"),
     ),
+    (
+        "diagnose",
+        Run(&[
+            "diagnose",
+            "--config",
+            "taciturn.toml",
+            "--socket",
+            "control.sock",
+        ]),
+    ),
     ("status", Run(&["status", "--socket", "control.sock"])),
     (
         "allocations",
