@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
 pub use crate::daemon::control::options::{
-    Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Status, Unban,
+    Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Status, Top, Unban,
 };
 pub use crate::daemon::demo::options::Demo;
 pub use crate::daemon::load::options::{
@@ -65,6 +65,15 @@ pub enum Command {
     Import(Import),
     /// Tell how the daemon of this machine fares, for scripts.
     Status(Status),
+    #[cfg_attr(
+        feature = "top",
+        doc = "Watch in a terminal what goes on, and end what should not."
+    )]
+    #[cfg_attr(
+        not(feature = "top"),
+        doc = "Not in this build: it was made without the cargo feature `top`."
+    )]
+    Top(Top),
     /// Make a bundle for a bug report, without secrets and addresses.
     Diagnose(Diagnose),
     /// List what is live on the daemon of this machine.

@@ -29,6 +29,11 @@ mod reload;
 mod runtime;
 mod serve;
 mod status;
+#[cfg(feature = "top")]
+mod top;
+#[cfg(not(feature = "top"))]
+#[path = "top/absent.rs"]
+mod top;
 mod whois;
 
 use std::ffi::OsString;
@@ -83,6 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Whois(arguments) => whois::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Diagnose(arguments) => diagnose::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
         Command::Allocations(arguments) => {
             control::allocations(arguments).and_then(|text| print(&text))
         }

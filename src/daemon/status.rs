@@ -66,7 +66,14 @@ fn lines(status: &Value, now: u64) -> String {
     out.line("imbalance", &status["imbalance"]);
     for (index, worker) in (0..).zip(status["workers"].as_array().into_iter().flatten()) {
         let index: u32 = index;
-        for what in ["of", "allocations", "packets", "datagrams", "busy"] {
+        for what in [
+            "of",
+            "allocations",
+            "packets",
+            "datagrams",
+            "queue_drops",
+            "busy",
+        ] {
             out.line(&format!("worker_{index}_{what}"), &worker[what]);
         }
     }

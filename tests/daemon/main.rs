@@ -31,4 +31,6 @@ mod reload;
 mod serve;
 mod shown;
 mod state;
+#[cfg(feature = "top")]
+mod top;
 mod whois;

@@ -80,6 +80,8 @@ struct Worker {
     packets: u64,
     /// Datagrams that it took from its sockets.
     datagrams: u64,
+    /// Datagrams that found a receive queue of its listeners full.
+    queue_drops: u64,
     /// For how many seconds it was not waiting.
     busy: f64,
 }
@@ -249,12 +251,14 @@ fn requests(
 
 fn workers(api: &Api) -> Vec<Worker> {
     let udp = api.dataplane().udp_workers();
+    let queues = api.dataplane().queues();
     let all = api.dataplane().counters().iter().enumerate();
     all.map(|(index, one)| Worker {
         of: if index < udp { "udp" } else { "streams" },
         allocations: one.allocations.load(Ordering::Relaxed),
         packets: packets(one, Direction::In) + packets(one, Direction::Out),
         datagrams: one.datagrams.total(),
+        queue_drops: queues.get(index).map_or(0, |queue| queue.drops),
         busy: std::time::Duration::from_nanos(one.busy.total()).as_secs_f64(),
     })
     .collect()
