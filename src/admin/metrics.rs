@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus::{CounterVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{CounterVec, Gauge, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::admin::events::{Events, Outlet};
 use crate::admin::{House, Reloads, media};
@@ -97,6 +97,7 @@ pub(super) fn text(house: &House) -> prometheus::Result<String> {
     scrape.requests()?;
     scrape.ports(dataplane)?;
     scrape.workers()?;
+    scrape.imbalance(dataplane)?;
     scrape.kernel(dataplane)?;
     scrape.certificates(&shown.certificates)?;
     scrape.refused_and_reloaded(dataplane, &house.reloads)?;
@@ -419,6 +420,16 @@ impl Scrape<'_> {
                 expiry.with_label_values(&[*listener]).set(gauge(first));
             }
         }
+        Ok(())
+    }
+
+    fn imbalance(&self, dataplane: &Handle) -> prometheus::Result<()> {
+        let ratio = Gauge::new(
+            "taciturn_worker_imbalance_ratio",
+            "Busy time of the busiest UDP worker over the mean of all in the last minute; 1 if idle.",
+        )?;
+        self.registry.register(Box::new(ratio.clone()))?;
+        ratio.set(dataplane.imbalance());
         Ok(())
     }
 

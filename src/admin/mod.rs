@@ -62,17 +62,32 @@ impl Readiness {
 
 /// How often the configuration was read again; clones are the same one.
 #[derive(Debug, Clone, Default)]
-pub struct Reloads(Arc<[AtomicU64; 2]>);
+pub struct Reloads(Arc<[AtomicU64; 3]>);
 
 impl Reloads {
     /// It is in force.
     pub fn applied(&self) {
         self.0[0].fetch_add(1, Ordering::Relaxed);
+        self.note(0);
     }
 
     /// It was bad, and changed nothing.
     pub fn refused(&self) {
         self.0[1].fetch_add(1, Ordering::Relaxed);
+        self.note(1);
+    }
+
+    /// Both in one number, so that nobody reads half of it.
+    fn note(&self, outcome: u64) {
+        let last = sys::unix_seconds() << 1 | outcome;
+        self.0[2].store(last, Ordering::Relaxed);
+    }
+
+    /// When it was last, in seconds of the Unix epoch, and what came of it.
+    fn last(&self) -> Option<(u64, &'static str)> {
+        let last = self.0[2].load(Ordering::Relaxed);
+        let outcome = if last & 1 == 0 { "applied" } else { "refused" };
+        (last > 0).then_some((last >> 1, outcome))
     }
 
     /// How often each came about.

@@ -577,6 +577,17 @@ pub fn load(sources: &Sources) -> Result<Loaded, Error> {
     }
 }
 
+/// What the sources say over the defaults, key by key, as it would stand in a file, without values of
+/// secrets; none where a source cannot be read or its form is not understood.
+#[must_use]
+pub fn written(sources: &Sources) -> Option<serde_json::Value> {
+    let gathered = sources::gather(sources, &default_tree());
+    if !gathered.problems.is_empty() {
+        return None;
+    }
+    serde_json::to_value(gathered.layers.extract().ok()?).ok()
+}
+
 /// Changes when anything does that [`load`] would read: sources, and the files that they name for
 /// secrets. It says nothing of what it was made from to who does not know that.
 #[must_use]

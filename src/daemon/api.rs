@@ -1,12 +1,13 @@
 //! The platform's API as this daemon opens it: its listener, and the control socket.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::admin::api::{Api, Around, Door, Rules, Tls};
+use crate::admin::api::{Api, Around, Course, Door, Rules, Tls};
 use crate::admin::control::Control;
 use crate::config::{self, ApiTls, Settings};
 use crate::daemon::certificates::{self, Renewal, Whose};
@@ -14,6 +15,7 @@ use crate::daemon::control::place::{self, Laid};
 use crate::daemon::house::House;
 use crate::daemon::reached;
 use crate::dataplane;
+use crate::dataplane::tls::TlsKeys;
 use crate::turn::ServerConfig;
 use crate::turn::unvalidated::Rate;
 
@@ -42,10 +44,11 @@ impl Doors {
         house: &House,
         handle: &dataplane::Handle,
         control: Control,
+        course: Course,
     ) -> anyhow::Result<Platform> {
         let settings = &house.settings;
         let rules = rules(settings, &*house.rules()?, handle);
-        let api = Api::new(rules, handle.clone(), control);
+        let api = Api::new(rules, handle.clone(), control, course);
         if let Some(address) = self.address {
             tracing::info!(%address, "API listens");
         }
@@ -187,6 +190,14 @@ pub(crate) async fn doors(settings: &Settings) -> anyhow::Result<Doors> {
     Ok(doors)
 }
 
+/// The certificates that are served, and by what.
+fn certificates(settings: &Settings) -> Vec<(&'static str, Arc<TlsKeys>)> {
+    let of_listeners = settings.tls.keys.as_ref().map(|keys| ("listen", keys));
+    let of_api = settings.api.tls.as_ref().map(|tls| ("api", &tls.keys));
+    let both = of_listeners.into_iter().chain(of_api);
+    both.map(|(by, keys)| (by, Arc::clone(keys))).collect()
+}
+
 /// What the API goes by, where the turn servers go by `config`.
 fn rules(settings: &Settings, config: &ServerConfig, handle: &dataplane::Handle) -> Rules {
     let rate = |rate: config::Rate| Rate {
@@ -204,5 +215,6 @@ fn rules(settings: &Settings, config: &ServerConfig, handle: &dataplane::Handle)
         node: settings.api.node.clone(),
         nodes: settings.api.nodes.clone(),
         adapters: settings.api.adapters.clone(),
+        certificates: certificates(settings),
     }
 }

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Flags, Sources};
 pub use crate::daemon::control::options::{
-    Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Unban,
+    Allocations, Ban, Bans, ClientTransport, Openapi, Revoke, Socket, Status, Top, Unban,
 };
 pub use crate::daemon::demo::options::Demo;
 pub use crate::daemon::load::options::{
@@ -63,6 +63,19 @@ pub enum Command {
     Load(Box<Load>),
     /// Write another server's configuration anew as ours.
     Import(Import),
+    /// Tell how the daemon of this machine fares, for scripts.
+    Status(Status),
+    #[cfg_attr(
+        feature = "top",
+        doc = "Watch in a terminal what goes on, and end what should not."
+    )]
+    #[cfg_attr(
+        not(feature = "top"),
+        doc = "Not in this build: it was made without the cargo feature `top`."
+    )]
+    Top(Top),
+    /// Make a bundle for a bug report, without secrets and addresses.
+    Diagnose(Diagnose),
     /// List what is live on the daemon of this machine.
     Allocations(Allocations),
     /// Take back what was issued to a user, for a call, or one credential; or end an allocation.
@@ -310,6 +323,38 @@ pub struct Probe {
     /// Time from one packet to the next.
     #[arg(long, value_name = "DURATION", default_value = "10ms", value_parser = interval)]
     pub interval: Duration,
+}
+
+/// `taciturn diagnose`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The bundle is JSON: this build, this machine's kernel, limits and buffers, the configuration, and
+how the running daemon fares. Secrets, names, addresses, paths and URLs are taken out of it, and it
+is told what could not be found out. Read it before you send it all the same.
+
+Examples:
+  taciturn diagnose --config /etc/taciturn/taciturn.toml --output bundle.json
+      For a bug report; the file is new, and its owner's alone.
+  taciturn diagnose | jq .machine
+      What this machine is, without a configuration.")]
+pub struct Diagnose {
+    /// Configuration file; without one, defaults and the environment apply.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Write to this file, which must not be there yet, and not to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The control socket of the daemon; without it, what the configuration says.
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl Diagnose {
+    /// The sources of the configuration that is told.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), Flags::default())
+    }
 }
 
 /// `taciturn completions`

@@ -8,6 +8,7 @@ mod check;
 pub mod cli;
 mod control;
 mod demo;
+mod diagnose;
 mod events;
 mod house;
 mod ice;
@@ -27,6 +28,12 @@ mod reached;
 mod reload;
 mod runtime;
 mod serve;
+mod status;
+#[cfg(feature = "top")]
+mod top;
+#[cfg(not(feature = "top"))]
+#[path = "top/absent.rs"]
+mod top;
 mod whois;
 
 use std::ffi::OsString;
@@ -37,6 +44,16 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 use crate::config;
+
+/// The optional parts of this build.
+const FEATURES: &[&str] = &[
+    #[cfg(feature = "dtls")]
+    "dtls",
+    #[cfg(feature = "probe")]
+    "probe",
+    #[cfg(feature = "top")]
+    "top",
+];
 
 /// sysexits.h, EX_USAGE: the command line or the configuration is bad; starting again will not
 /// help.
@@ -69,6 +86,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(arguments) => check::run(arguments),
         Command::Mint(arguments) => mint::run(arguments).and_then(|text| print(&text)),
         Command::Whois(arguments) => whois::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Diagnose(arguments) => diagnose::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
         Command::Allocations(arguments) => {
             control::allocations(arguments).and_then(|text| print(&text))
         }
@@ -86,12 +106,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // It was said on standard output.
-        Err(error) if error.is::<whois::No>() => ExitCode::FAILURE,
+        Err(error) if error.is::<whois::No>() || error.is::<status::NotReady>() => {
+            ExitCode::FAILURE
+        }
         Err(error) => {
             let code = if error.is::<config::Error>() || error.is::<Usage>() {
                 ExitCode::from(BAD_USAGE)
             } else if error.is::<whois::CannotTell>() {
                 ExitCode::from(whois::CANNOT_TELL)
+            } else if error.is::<status::NoAnswer>() {
+                ExitCode::from(status::NO_ANSWER)
             } else {
                 ExitCode::FAILURE
             };

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::field::DisplayValue;
 
+use crate::admin::api::Course;
 use crate::admin::control::{Control, PseudonymKeys, Refusals};
 use crate::admin::events::Events;
 use crate::admin::{Admin, Numbers, Readiness, Reloads};
@@ -25,7 +26,7 @@ use crate::daemon::house::{CREDENTIAL_LIFE, House};
 use crate::daemon::pseudonyms::Pseudonyms;
 use crate::daemon::reload::Reload;
 use crate::daemon::runtime::Left;
-use crate::daemon::{announce, api, certificates, keys, log, print, runtime};
+use crate::daemon::{FEATURES, announce, api, certificates, keys, log, print, runtime};
 use crate::dataplane::{self, Dataplane, Record, Records, sys};
 use crate::turn::credential::{Secret, SecretsRing};
 use crate::turn::stats::Direction;
@@ -107,10 +108,9 @@ async fn serve(
     handle.reconfigure(&house.rules()?);
     let pseudonyms = Arc::new(Mutex::new(pseudonyms(&house.settings)?));
     let control = control(refusals, &handle, &pseudonyms, events);
-    let platform = doors.open(&house, &handle, control)?;
-
     let numbers = Numbers::new(house.settings.shown());
     let (readiness, reloads) = (Readiness::default(), Reloads::default());
+    let platform = doors.open(&house, &handle, control, course(&readiness, &reloads))?;
     if let Some(admin) = admin {
         serve_admin(admin, &handle, &readiness, &reloads, events, &numbers);
     }
@@ -238,6 +238,16 @@ fn control(
     let pseudonyms = Arc::clone(pseudonyms);
     let keys = PseudonymKeys::new(move || lock(&pseudonyms).living());
     Control::new(refusals, handle.clone(), keys, events.clone())
+}
+
+/// What the API tells of this daemon.
+fn course(readiness: &Readiness, reloads: &Reloads) -> Course {
+    Course {
+        began: sys::unix_seconds(),
+        readiness: readiness.clone(),
+        reloads: reloads.clone(),
+        features: FEATURES,
+    }
 }
 
 fn hangups() -> anyhow::Result<Signal> {
@@ -493,12 +503,13 @@ fn pseudonym(pseudonyms: &mut Pseudonyms, tuple: FiveTuple) -> String {
 }
 
 /// Keeps listeners and rules in step with this machine's addresses, for ever: whatever fails, be
-/// it for want of descriptors, is tried again, and ends no call.
+/// it for want of descriptors, is tried again, and ends no call. Looks at workers' load as often.
 async fn follow_addresses(house: &House, handle: &dataplane::Handle) {
     let mut turns = tokio::time::interval(RESCAN);
     turns.tick().await;
     loop {
         turns.tick().await;
+        handle.weigh();
         if let Err(error) = look_around(house, handle).await {
             tracing::warn!("this machine's addresses were not followed: {error:#}");
         }

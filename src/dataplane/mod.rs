@@ -4,6 +4,7 @@
 //! [`Dataplane::start`] binds every listener before any worker reads, and from then on only
 //! [`Handle`] speaks to the workers: it reads counters and leaves bounded commands.
 
+mod balance;
 mod balancers;
 mod connected;
 mod delivery;
@@ -54,6 +55,7 @@ pub use seen::Seen;
 pub use shared::RelayAddress;
 pub use tuning::Tuning;
 
+use balance::Balance;
 use queues::Queues;
 use shared::{Command, Shared};
 use sys::SocketOptions;
@@ -139,6 +141,17 @@ fn remedy(transport: Transport, error: &io::Error) -> String {
     }
 }
 
+/// What the kernel granted the socket of a listener, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buffers {
+    /// Whose clients come by it.
+    pub transport: Transport,
+    /// For what arrives.
+    pub receive: usize,
+    /// For what is sent.
+    pub send: usize,
+}
+
 /// The running workers.
 #[derive(Debug)]
 pub struct Dataplane {
@@ -160,6 +173,8 @@ pub struct Handle {
     tuning: Arc<ArcSwap<Tuning>>,
     rules: Arc<ArcSwap<ServerConfig>>,
     lost: Arc<AtomicU64>,
+    buffers: Arc<[Buffers]>,
+    balance: Arc<Balance>,
 }
 
 /// What a look at this machine's addresses came to.
@@ -253,6 +268,32 @@ impl Handle {
             self.shared.unvalidated.occupied(now),
             Unvalidated::buckets(),
         )
+    }
+
+    /// What the kernel granted each UDP and DTLS listener at the start.
+    #[must_use]
+    pub fn buffers(&self) -> &[Buffers] {
+        &self.buffers
+    }
+
+    /// How many of the workers, the first ones, are of UDP; the others are of connections.
+    #[must_use]
+    pub fn udp_workers(&self) -> usize {
+        usize::from(self.shared.stream_workers.first)
+    }
+
+    /// Looks at how busy workers are; from several looks follows [`Handle::imbalance`].
+    pub fn weigh(&self) {
+        let udp = self.counters.iter().take(self.udp_workers());
+        let busy = udp.map(|counters| counters.busy.total()).collect();
+        self.balance.look(sys::monotonic_nanos(), busy);
+    }
+
+    /// How much busier the busiest UDP worker was of late than they all are on average: 1 where all
+    /// are even or idle, their number where one does everything.
+    #[must_use]
+    pub fn imbalance(&self) -> f64 {
+        self.balance.ratio()
     }
 
     /// How many journal records were lost: none of what opened or closed, while they are read.

@@ -21,10 +21,10 @@ use crate::dataplane::stream::{Acceptor, DtlsSocket, Rules, Sessions, Streams};
 use crate::dataplane::surroundings::Surroundings;
 use crate::dataplane::sys::{self, Poller, SocketOptions, UdpSocket, Waker};
 use crate::dataplane::worker::{Parts, Reads, Worker};
-use crate::dataplane::{Config, Dataplane, Handle, Records, StartError, system};
+use crate::dataplane::{Buffers, Config, Dataplane, Handle, Records, StartError, system};
 use crate::turn::ports::PortPool;
 use crate::turn::unvalidated::Unvalidated;
-use crate::turn::{Server, ServerConfig, WorkerId};
+use crate::turn::{Server, ServerConfig, Transport, WorkerId};
 
 /// Stream workers when their number is not configured are at most so many: each pair of workers has
 /// a ring.
@@ -54,6 +54,7 @@ pub(super) fn start(
     let doors = listeners::open_doors(&config, streams)?;
     let others = doors.bound.clone();
     let queues = queues(&groups, &doors, udp);
+    let buffers = buffers(&groups, &doors);
     let all = udp + usize::from(streams.count);
     let (mailboxes, receivers) = mailboxes(all)?;
     let shared = share(&config, server, mailboxes, streams)?;
@@ -87,8 +88,27 @@ pub(super) fn start(
         config: Arc::new(config),
         rules: Arc::new(ArcSwap::new(Arc::clone(server))),
         lost: journal.lost(),
+        buffers,
+        balance: Arc::default(),
     };
     Ok((Dataplane { handle, threads }, records))
+}
+
+/// What the kernel granted, asked of one socket of each group.
+fn buffers(groups: &[Vec<UdpSocket>], doors: &Doors) -> Arc<[Buffers]> {
+    let udp = groups.iter().filter_map(|group| group.first());
+    let dtls = doors.dtls.first().into_iter().flatten();
+    let all = udp
+        .map(|socket| (Transport::Udp, socket))
+        .chain(dtls.map(|door| (Transport::Dtls, &door.socket)));
+    let asked = all.filter_map(|(transport, socket)| {
+        Some(Buffers {
+            transport,
+            receive: socket.receive_buffer().ok()?,
+            send: socket.send_buffer().ok()?,
+        })
+    });
+    asked.collect()
 }
 
 /// Stream workers come behind the UDP workers; without listeners for them there are none.

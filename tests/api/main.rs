@@ -1,7 +1,6 @@
 //! The platform's API: over real HTTP, to the real binary, with real TURN clients.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-#[expect(dead_code, reason = "other suites do more with a daemon")]
 #[path = "../daemon/house.rs"]
 mod house;
 #[expect(dead_code, reason = "metrics are another suite's")]
@@ -21,3 +20,4 @@ mod hostile;
 mod nodes;
 mod renewal;
 mod revocations;
+mod status;

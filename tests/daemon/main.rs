@@ -17,6 +17,7 @@ mod http;
 
 mod certificates;
 mod demo;
+mod diagnose;
 mod events;
 mod limits;
 mod media;
@@ -30,4 +31,6 @@ mod reload;
 mod serve;
 mod shown;
 mod state;
+#[cfg(feature = "top")]
+mod top;
 mod whois;

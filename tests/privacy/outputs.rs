@@ -50,6 +50,21 @@ pub(crate) const COMMANDS: &[(&str, Heard)] = &[
         Not("it is given the address, and says yes or no; tests/daemon/whois.rs"),
     ),
     (
+        "diagnose",
+        Run(&[
+            "diagnose",
+            "--config",
+            "taciturn.toml",
+            "--socket",
+            "control.sock",
+        ]),
+    ),
+    (
+        "top",
+        Not("it takes a terminal; tests/daemon/top.rs searches its screen"),
+    ),
+    ("status", Run(&["status", "--socket", "control.sock"])),
+    (
         "allocations",
         Run(&["allocations", "--socket", "control.sock"]),
     ),
@@ -128,6 +143,16 @@ pub(crate) const SINKS: &[(&str, Heard)] = &[
         "daemon/demo/page.rs",
         Not("the demo's page, on loopback alone; tests/daemon/demo.rs, tests/demo"),
     ),
+    (
+        "daemon/diagnose/mod.rs",
+        Run(&[
+            "diagnose",
+            "--config",
+            "taciturn.toml",
+            "--socket",
+            "control.sock",
+        ]),
+    ),
     ("daemon/events/file.rs", Collected),
     ("daemon/events/webhook.rs", Collected),
     (
@@ -139,6 +164,10 @@ pub(crate) const SINKS: &[(&str, Heard)] = &[
     ("daemon/manual.rs", Run(&["man"])),
     ("daemon/mod.rs", Collected),
     ("daemon/runtime.rs", Collected),
+    (
+        "daemon/top/mod.rs",
+        Not("it takes a terminal; tests/daemon/top.rs searches its screen"),
+    ),
 ];
 
 /// What opens one, as source spells it.

@@ -83,6 +83,7 @@ pub(crate) const ROUTES: &[Route] = &[
             r#"{"user":"203.0.113.7","call":"198.51.100.20","ttl":600,"tenant":"acme"}"#,
         )],
     ),
+    api("/v1/status", &[get("")]),
     api(
         "/v1/allocations",
         &[

@@ -104,6 +104,11 @@ pub(super) struct Allocation {
     transport: TransportName,
     /// What its peers are spoken to by: `udp` or `tcp`.
     relay: TransportName,
+    /// The way that most of its packets took: `hairpin`, `relay` or `indication`; null before the
+    /// first.
+    path: Option<&'static str>,
+    /// The worker that has it, as `taciturn_worker_busy_seconds_total` counts them.
+    worker: u16,
     /// When it was made, in seconds of the Unix epoch.
     opened: u64,
     /// When it ends unless it is refreshed, in seconds of the Unix epoch.
@@ -351,6 +356,17 @@ pub(super) fn subject_of(text: &str) -> Result<Subject, Problem> {
     }
 }
 
+/// The way that most packets took.
+fn most_taken(meters: &Meters) -> Option<Way> {
+    let packets = |way: Way| {
+        let both = Direction::ALL.iter();
+        let both = both.map(|direction| meters.traffic(way, *direction).packets.total());
+        both.sum::<u64>()
+    };
+    let used = Way::ALL.iter().copied().filter(|way| packets(*way) > 0);
+    used.max_by_key(|way| packets(*way))
+}
+
 /// Both clocks at one moment.
 struct Now {
     tick: Tick,
@@ -393,6 +409,8 @@ impl Now {
             },
             opened: self.unix.saturating_sub(ago),
             until: self.unix.saturating_add(left),
+            path: most_taken(meters).map(Way::label),
+            worker: seen.standing.worker.0,
             permissions: seen.permissions,
             channels: seen.channels,
             received: usage(Direction::In),

@@ -15,6 +15,7 @@ mod keys;
 mod problem;
 mod revocations;
 mod serve;
+mod status;
 mod walks;
 mod whois;
 
@@ -30,7 +31,9 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 use crate::admin::control::Control;
+use crate::admin::{Readiness, Reloads};
 use crate::dataplane::Handle;
+use crate::dataplane::tls::TlsKeys;
 use crate::turn::credential::{Credentials, Label};
 use crate::turn::policy::PeerPolicy;
 use crate::turn::unvalidated::{Rate, Unvalidated};
@@ -71,6 +74,21 @@ pub struct Rules {
     pub nodes: Vec<Node>,
     /// Which other services' shapes are answered too.
     pub adapters: Vec<Adapter>,
+    /// The certificates that are served, and by what.
+    pub certificates: Vec<(&'static str, Arc<TlsKeys>)>,
+}
+
+/// How the daemon around it fares.
+#[derive(Clone, Debug)]
+pub struct Course {
+    /// When it began, in seconds of the Unix epoch.
+    pub began: u64,
+    /// Whether it takes allocations.
+    pub readiness: Readiness,
+    /// How often it read its configuration again.
+    pub reloads: Reloads,
+    /// The optional parts of this build.
+    pub features: &'static [&'static str],
 }
 
 /// A node that calls may be sent to.
@@ -93,6 +111,7 @@ struct Shared {
     rules: ArcSwap<Rules>,
     dataplane: Handle,
     control: Control,
+    course: Course,
     budgets: Budgets,
     failures: OnceLock<Unvalidated>,
     walks: Walks,
@@ -101,11 +120,12 @@ struct Shared {
 impl Api {
     /// An API by these rules, with this hand on this data plane.
     #[must_use]
-    pub fn new(rules: Rules, dataplane: Handle, control: Control) -> Self {
+    pub fn new(rules: Rules, dataplane: Handle, control: Control, course: Course) -> Self {
         Self(Arc::new(Shared {
             rules: ArcSwap::from_pointee(rules),
             dataplane,
             control,
+            course,
             budgets: Budgets::default(),
             failures: OnceLock::new(),
             walks: Walks::default(),
@@ -127,6 +147,10 @@ impl Api {
 
     fn control(&self) -> &Control {
         &self.0.control
+    }
+
+    fn course(&self) -> &Course {
+        &self.0.course
     }
 
     fn budgets(&self) -> &Budgets {
@@ -212,6 +236,7 @@ impl Route {
 fn table() -> Vec<Route> {
     let mut table = vec![
         Route::own(Scope::Mint, routes!(credentials::create)),
+        Route::own(Scope::Read, routes!(status::show)),
         Route::own(Scope::Read, routes!(allocations::list)),
         Route::own(Scope::Read, routes!(allocations::show)),
         Route::own(Scope::Revoke, routes!(revocations::end)),

@@ -112,7 +112,7 @@ impl Facts {
 }
 
 /// Bytes of receive buffer that a socket gets which asks for so many.
-fn granted(receive_buffer: usize) -> Option<usize> {
+pub(super) fn granted(receive_buffer: usize) -> Option<usize> {
     let options = SocketOptions {
         receive_buffer,
         dscp: 0,

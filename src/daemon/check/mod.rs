@@ -54,6 +54,15 @@ pub(crate) fn few_descriptors(
     warnings::few_descriptors(settings, relays, &facts)
 }
 
+/// Bytes that the kernel grants of `listen.receive_buffer` and of `relay.receive_buffer` here.
+pub(crate) fn granted_buffers(settings: &config::Settings) -> [Option<usize>; 2] {
+    [
+        settings.listen.receive_buffer,
+        settings.relay.receive_buffer,
+    ]
+    .map(facts::granted)
+}
+
 /// Whether output may carry escape sequences.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {

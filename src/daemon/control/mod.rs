@@ -15,6 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+#[cfg(feature = "top")]
+pub(crate) use verbs::every_allocation;
 pub(crate) use verbs::{allocations, ban, bans, revoke, unban};
 
 /// How long an answer may take.

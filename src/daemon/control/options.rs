@@ -48,6 +48,59 @@ pub struct Allocations {
     pub at: Socket,
 }
 
+/// `taciturn status`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A line for each thing, its name and its value; lines may be added, and none is renamed.
+Exit code: 0 the daemon takes calls, 1 it does not, 69 it does not answer, 64 the command line is
+bad.
+
+Examples:
+  taciturn status
+      For a person, or for grep.
+  taciturn status --json | jq .drops
+      The whole of it; `taciturn openapi` describes it.
+  taciturn status > /dev/null || systemctl restart taciturn
+      In a watchdog.")]
+pub struct Status {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub at: Socket,
+}
+
+/// `taciturn top`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Allocations, users and calls stand there by their pseudonyms. Keys: q quits, ? lists the others.
+
+Examples:
+  taciturn top
+      What goes on, each second anew.
+  taciturn top --interval 5s
+      More quietly, over a slow line.")]
+pub struct Top {
+    /// How often the daemon is asked.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub at: Socket,
+}
+
+/// Neither so often that the asking is what goes on, nor so seldom that nothing does.
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(pace) if (Duration::from_millis(100)..=Duration::from_secs(60)).contains(&pace) => {
+            Ok(pace)
+        }
+        Ok(_) => Err("from 100ms to 1min".to_owned()),
+        Err(_) => Err("write a duration such as 2s".to_owned()),
+    }
+}
+
 /// Between client and server.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ClientTransport {

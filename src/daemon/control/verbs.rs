@@ -18,7 +18,7 @@ pub(crate) fn allocations(arguments: &Allocations) -> anyhow::Result<String> {
         let name = transport.to_possible_value()?;
         Some(name.get_name().to_owned())
     });
-    let mut query = "limit=1000".to_owned();
+    let mut query = String::new();
     for (name, value) in [
         ("user", &arguments.user),
         ("call", &arguments.call),
@@ -29,23 +29,31 @@ pub(crate) fn allocations(arguments: &Allocations) -> anyhow::Result<String> {
             write!(query, "&{name}={}", percent_encoded(value))?;
         }
     }
-    let mut found = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let mut page = client.get(&format!("/v1/allocations?{query}{cursor}"))?;
-        if let Some(list) = page["allocations"].as_array_mut() {
-            found.append(list);
-        }
-        match page["next"].as_str() {
-            Some(next) => cursor = format!("&cursor={next}"),
-            None => break,
-        }
-    }
+    let found = every_allocation(&client, &query)?;
     Ok(if arguments.json {
         lines(&found)
     } else {
         table(&found)
     })
+}
+
+/// Those that `query` names, page after page.
+///
+/// # Errors
+/// When no daemon is there, or it refuses.
+pub(crate) fn every_allocation(client: &Client, query: &str) -> anyhow::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let mut page = client.get(&format!("/v1/allocations?limit=1000{query}{cursor}"))?;
+        if let Some(list) = page["allocations"].as_array_mut() {
+            found.append(list);
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(found),
+        }
+    }
 }
 
 fn lines(found: &[Value]) -> String {

@@ -52,8 +52,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-/// For its owner alone, since there are secrets in it.
-fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+/// Writes a new file, for its owner alone: in a configuration there are secrets.
+pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

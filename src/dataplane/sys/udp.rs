@@ -251,6 +251,14 @@ impl UdpSocket {
         Ok(self.socket.recv_buffer_size()? / 2)
     }
 
+    /// The same of what waits to be sent.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn send_buffer(&self) -> io::Result<usize> {
+        Ok(self.socket.send_buffer_size()? / 2)
+    }
+
     /// Type of service or traffic class of a packet with these ECN bits.
     pub(super) fn traffic_class(&self, ecn: Ecn) -> c_int {
         c_int::from(self.dscp << 2 | ecn.bits())
