@@ -65,7 +65,7 @@ pub(super) struct CredentialRequest {
     strict: bool,
     /// Seconds for which an allocation may be refreshed; it shortens `auth.session_max`.
     #[serde(default, deserialize_with = "whole")]
-    #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u64, format = Int64)]
     session_max: Option<u32>,
 }
 
@@ -92,7 +92,7 @@ enum PolicyWord {
 struct WantedLimits {
     /// Allocations at a time.
     #[serde(default, deserialize_with = "whole")]
-    #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
+    #[schema(minimum = 1, maximum = 4_294_967_295_u64, format = Int64)]
     allocations: Option<u32>,
     /// Bits a second of each allocation.
     #[serde(default, deserialize_with = "whole")]
