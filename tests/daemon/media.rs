@@ -1,8 +1,10 @@
-//! The quality of media in metrics and rows of allocations of the real binary.
+//! The quality of media in metrics, rows of allocations and events of the real binary.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use crate::house::{Daemon, House};
 use crate::http::{families, parse};
@@ -175,4 +177,48 @@ fn the_rows_of_a_call_tell_the_jitter_of_its_stream() {
     let found = jitter(&first, "direction=\"in\"");
     assert_eq!(jitter(&second, "direction=\"out\""), found);
     assert_eq!(jitter(&first, "direction=\"out\""), 0.0);
+}
+
+#[test]
+fn the_event_of_an_end_tells_what_its_stream_came_to() {
+    let house = House::new("[events]\nfile = \"events.jsonl\"\n");
+    let daemon = house.serve();
+    let mut all = parties(&house, &daemon);
+    let [first, second] = names(&daemon);
+    let [a, b] = &mut all;
+    talk(a, b, lossy());
+    let mut third = house.client(&daemon, "carol");
+    third.allocate(V4);
+    for client in all.iter_mut().chain([&mut third]) {
+        assert_eq!(client.refresh(0).code(), SUCCESS);
+    }
+    let closed = || -> Vec<Value> {
+        let file = house.directory.path().join("events.jsonl");
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let events = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let events = events.filter(|event: &Value| event["event"] == "allocation.closed");
+        events.collect()
+    };
+    eventually("all three are told of", || closed().len() == 3);
+    let stream = json!({
+        "streams": 1,
+        "packets": 81,
+        "lost": 20,
+        "reordered": 0,
+    });
+    for mut event in closed() {
+        let id = event["allocation"].as_str().unwrap().to_owned();
+        let media = &mut event["media"];
+        for direction in media.as_object_mut().into_iter().flatten() {
+            // A busy machine makes gaps.
+            for key in ["gaps", "gap_seconds"] {
+                assert!(direction.1.as_object_mut().unwrap().remove(key).is_some());
+            }
+        }
+        match id {
+            id if id == first => assert_eq!(*media, json!({ "in": stream })),
+            id if id == second => assert_eq!(*media, json!({ "out": stream })),
+            _ => assert_eq!(*media, Value::Null, "no stream was there"),
+        }
+    }
 }
