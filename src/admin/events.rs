@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::dataplane::Totals;
 use crate::turn::credential::{CallId, Claims, Subject};
+use crate::turn::media;
 use crate::turn::revocation::Revoked;
 use crate::turn::stats::{AuthFailure, Direction, Path};
 use crate::turn::{AllocationId, EndReason, Transport};
@@ -115,6 +116,53 @@ impl Traffic {
     }
 }
 
+/// What the RTP streams of one direction came to.
+#[derive(Serialize)]
+struct Quality {
+    streams: u64,
+    packets: u64,
+    lost: u64,
+    reordered: u64,
+    gaps: u64,
+    gap_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jitter_seconds: Option<f64>,
+}
+
+impl From<&media::Quality> for Quality {
+    fn from(quality: &media::Quality) -> Self {
+        Self {
+            streams: quality.streams,
+            packets: quality.packets,
+            lost: quality.lost(),
+            reordered: quality.reordered,
+            gaps: quality.gaps,
+            gap_seconds: quality.gap_time.as_secs_f64(),
+            jitter_seconds: (!quality.jitter.is_zero()).then_some(quality.jitter.as_secs_f64()),
+        }
+    }
+}
+
+/// In each direction in which there were streams.
+#[derive(Serialize)]
+struct Media {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#in: Option<Quality>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<Quality>,
+}
+
+impl Media {
+    fn of(totals: &Totals) -> Option<Self> {
+        let both = [Direction::In, Direction::Out];
+        let [of_in, of_out] = both.map(|direction| totals.quality(direction).map(Quality::from));
+        (of_in.is_some() || of_out.is_some()).then_some(Self {
+            r#in: of_in,
+            out: of_out,
+        })
+    }
+}
+
 /// A line; what does not belong to an event is not there.
 #[derive(Default, Serialize)]
 struct Line {
@@ -143,6 +191,8 @@ struct Line {
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     traffic: Option<Traffic>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media: Option<Media>,
 }
 
 impl Line {
@@ -206,6 +256,7 @@ impl Event {
                 opened: Some(at.saturating_sub(*seconds)),
                 seconds: Some(*seconds),
                 traffic: Some(Traffic::of(totals)),
+                media: Media::of(totals),
                 ..Line::new("allocation.closed", *at).party(party)
             },
             Self::AuthFailures {

@@ -28,6 +28,7 @@ mod openssl;
 mod privacy;
 mod refusals;
 mod reload;
+mod scrapes;
 mod serve;
 mod shown;
 mod state;

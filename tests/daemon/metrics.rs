@@ -1,28 +1,26 @@
 //! What `/metrics` and `/metrics/allocations` say of calls while they live, that it is what
-//! docs/observability.md says, and what a scrape costs.
+//! docs/observability.md says.
 #![expect(clippy::panic, reason = "a test that cannot go on panics")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::Ipv4Addr;
-use std::time::Instant;
 
 use serde_json::Value;
 use taciturn::turn::credential::{Claims, Credentials, Label};
 
 use crate::certificates;
-use crate::house::{Daemon, House, credential};
+use crate::house::{Daemon, House};
 use crate::http::{Samples, families, parse};
-use crate::loopback::client::{Client, SUCCESS};
+use crate::loopback::client::SUCCESS;
 use crate::loopback::eventually;
-use crate::loopback::message::Received;
 use crate::loopback::plane::{V4, unix};
+use crate::media::talk;
 use crate::nodes::{node, sealed};
 use crate::serve::{PACKETS, call};
 
-const PAGE: &str = "/metrics/allocations";
+pub(crate) const PAGE: &str = "/metrics/allocations";
 
-fn scrape(daemon: &Daemon, path: &str) -> Samples {
+pub(crate) fn scrape(daemon: &Daemon, path: &str) -> Samples {
     let answer = daemon.get(path);
     assert_eq!(answer.status, 200);
     let kind = "content-type: text/plain; version=0.0.4";
@@ -57,7 +55,8 @@ fn documented() -> BTreeMap<String, (String, BTreeSet<String>)> {
 fn every_metric_is_documented_and_nothing_else_is() {
     let house = House::new("");
     let (daemon, _) = certificates::served(&house);
-    let _call = call(&house, &daemon);
+    let [a, mut b] = call(&house, &daemon);
+    talk(&a, &mut b, [0, 1, 2]);
     let pages = ["/metrics", PAGE].map(|path| {
         let text = daemon.get(path).body;
         parse(&text);
@@ -126,7 +125,7 @@ fn distributions_tell_of_a_call() {
 }
 
 /// The one row of this family whose labels have all of `parts` in them.
-fn row(samples: &Samples, family: &str, parts: &[&str]) -> f64 {
+pub(crate) fn row(samples: &Samples, family: &str, parts: &[&str]) -> f64 {
     let found: Vec<f64> = samples
         .iter()
         .filter(|(series, _)| series.split('{').next() == Some(family))
@@ -139,7 +138,7 @@ fn row(samples: &Samples, family: &str, parts: &[&str]) -> f64 {
     value
 }
 
-fn opened(daemon: &Daemon) -> Vec<String> {
+pub(crate) fn opened(daemon: &Daemon) -> Vec<String> {
     let log = daemon.log().into_iter();
     log.filter(|line| line["message"] == "allocation opened")
         .map(|line| line["allocation"].as_str().unwrap().to_owned())
@@ -356,73 +355,4 @@ fn the_bind_mode_and_what_the_kernel_does_are_told() {
             assert_eq!(samples[&series], 0.0, "{series}");
         }
     }
-}
-
-/// Nanoseconds for which a CPU has worked for the thread that serves the pages, which is the first.
-fn cpu_of_the_control_thread(daemon: &Daemon) -> u64 {
-    let pid = daemon.pid().as_raw_pid();
-    let stat = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).unwrap();
-    stat.split(' ').next().unwrap().parse().unwrap()
-}
-
-/// The figures of docs/observability.md. No time is asserted: on a busy machine any may be late.
-#[test]
-#[ignore = "opens ten thousand allocations and prints what scrapes of them cost"]
-fn scrapes_of_ten_thousand_allocations_and_what_they_cost() {
-    const ALLOCATIONS: usize = 10_000;
-    const SCRAPES: u32 = 20;
-    let house = House::new("[metrics]\nallocations = 10000\n");
-    let config = fs::read_to_string(house.config()).unwrap();
-    house.write(&config.replace("61000-65535", "50000-65535"));
-    let daemon = house.serve();
-    let minted = credential(&house.mint("alice"));
-    let server = daemon.listener(V4);
-    // A client needs its socket no longer than until it has its allocation.
-    for n in 0..ALLOCATIONS {
-        let [high, low] = u16::try_from(n).unwrap().to_be_bytes();
-        let local = Ipv4Addr::new(127, 1, high, low);
-        Client::at(local.into(), server, minted.clone()).allocate(V4);
-    }
-    let [mut a, mut b] = ["bob", "carol"].map(|user| house.client(&daemon, user));
-    let (at_a, at_b) = (a.allocate(V4), b.allocate(V4));
-    assert_eq!((a.bind(0x4000, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
-    for path in [PAGE, "/metrics"] {
-        let (before, began) = (cpu_of_the_control_thread(&daemon), Instant::now());
-        let mut length = 0;
-        for _ in 0..SCRAPES {
-            length = daemon.get(path).body.len();
-        }
-        let cpu = (cpu_of_the_control_thread(&daemon) - before) / u64::from(SCRAPES);
-        println!(
-            "{path}: {} kB, {}.{:03} ms of CPU and {:?} of time each",
-            length / 1_000,
-            cpu / 1_000_000,
-            cpu / 1_000 % 1_000,
-            began.elapsed() / SCRAPES
-        );
-    }
-    let mut latencies = |scraping: bool| {
-        let admin = daemon.addresses("admin listens")[0];
-        let scraper = std::thread::spawn(move || {
-            for _ in 0..if scraping { SCRAPES } else { 0 } {
-                crate::http::get(admin, PAGE);
-            }
-        });
-        let mut times: Vec<_> = (0..5_000_u32)
-            .map(|n| {
-                let sent = Instant::now();
-                a.send_channel(0x4000, &n.to_be_bytes());
-                assert_eq!(b.receive(), Received::Data(at_a, n.to_be_bytes().to_vec()));
-                sent.elapsed()
-            })
-            .collect();
-        scraper.join().unwrap();
-        times.sort();
-        [times[times.len() / 2], times[times.len() * 99 / 100]]
-    };
-    println!("one way, half and 99 of 100 within: {:?}", latencies(false));
-    println!("the same while it is scraped:       {:?}", latencies(true));
-    let page = parse(&daemon.get(PAGE).body);
-    assert_eq!(page["taciturn_allocation_series{series=\"own\"}"], 10_000.0);
-    assert_eq!(page["taciturn_allocation_series{series=\"other\"}"], 2.0);
 }

@@ -3,7 +3,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::turn::Tick;
 use crate::turn::credential::{CallId, Label};
+use crate::turn::media::{Media, Shape, Tally};
 use crate::turn::revocation::UsernameDigest;
 use crate::turn::stats::Meters;
 
@@ -40,6 +42,20 @@ fn party(transport: Transport, is_sealed: bool) -> Party {
     }
 }
 
+/// What went through an allocation whose client sent an RTP stream, of which these packets came;
+/// from the second one on it was a stream.
+fn with_media(numbers: &[u8]) -> Meters {
+    let meters = Meters::default();
+    let (mut media, mut tally) = (Media::default(), Tally::default());
+    for number in numbers {
+        let header = [0x80, 111, 0, *number, 0, 0, 0, 0, 1, 2, 3, 4];
+        let shape = Shape::of(&header).unwrap();
+        media.take(Direction::In, shape, Tick::default(), &mut tally);
+    }
+    meters.media_received(&tally);
+    meters
+}
+
 /// One of every kind, with every label in it.
 fn all() -> Vec<Event> {
     let at = 1_800_000_100;
@@ -57,6 +73,15 @@ fn all() -> Vec<Event> {
             reason,
             seconds: 100,
             totals: Totals::of_meters(&Meters::default()),
+        });
+    }
+    for numbers in [&[1, 2][..], &[1, 2, 4, 3, 9], &[1]] {
+        events.push(Event::Closed {
+            at,
+            party: party(Transport::Udp, true),
+            reason: EndReason::Closed,
+            seconds: 100,
+            totals: Totals::of_meters(&with_media(numbers)),
         });
     }
     for reason in AuthFailure::ALL {
@@ -192,6 +217,40 @@ fn a_closed_allocation_says_what_to_bill() {
         },
     });
     assert_eq!(said, expected);
+}
+
+#[test]
+fn a_closed_allocation_says_what_its_streams_came_to_and_nothing_of_none() {
+    let media = |meters: &Meters| -> Value {
+        let event = Event::Closed {
+            at: 1_800_000_100,
+            party: party(Transport::Udp, false),
+            reason: EndReason::Closed,
+            seconds: 40,
+            totals: Totals::of_meters(meters),
+        };
+        let said: Value = serde_json::from_str(&event.line()).unwrap();
+        said["media"].clone()
+    };
+    let meters = with_media(&[1, 2, 4, 3, 9]);
+    let mut expected = json!({
+        "in": {
+            "streams": 1,
+            "packets": 4,
+            "lost": 4,
+            "reordered": 1,
+            "gaps": 0,
+            "gap_seconds": 0.0,
+        },
+    });
+    assert_eq!(media(&meters), expected);
+    meters.set_jitter(Direction::In, Duration::from_micros(1_500));
+    expected["in"]["jitter_seconds"] = json!(0.0015);
+    assert_eq!(media(&meters), expected);
+
+    // One packet is no stream.
+    assert_eq!(media(&with_media(&[1])), Value::Null);
+    assert_eq!(media(&Meters::default()), Value::Null);
 }
 
 #[test]

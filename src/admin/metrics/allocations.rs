@@ -5,74 +5,113 @@
 //! scrape, and keeps them until it ends. `other` only grows: by what went through an allocation
 //! before it had series of its own, and by what went through it between the last scrape and its
 //! end. Each packet is so in the increase of exactly one row, and the rates of all rows add up.
-//!
-//! The text is written piece by piece as the scraper takes it, from numbers that were read at once.
+//! Series of media begin with the first stream, and what was counted up to then is in `other` too.
 
-use std::convert::Infallible;
-use std::fmt::Write as _;
-use std::pin::Pin;
+mod page;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use hyper::body::{Body, Bytes, Frame};
 
 use crate::admin::events;
 use crate::dataplane::{Handle, Seen, Totals};
 use crate::turn::stats::Direction;
 use crate::turn::{AllocationId, Tick, Transport};
 
-/// Bytes of a piece of the text.
-const PIECE: usize = 64 * 1_024;
+pub(in crate::admin) use page::Page;
+
+use page::{Row, State};
+
 /// For how long an allocation that is no more found waits for its final totals, which come within
 /// milliseconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The labels of the row for all the rest.
-const OTHER: &str = r#"allocation="other",call="",tenant="",transport="""#;
 
-/// The numbers of one row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Values {
-    packets: [u64; Direction::ALL.len()],
-    bytes: [u64; Direction::ALL.len()],
-    drops: [u64; Direction::ALL.len()],
+/// What a row counts in each direction: what every allocation has, and what those with media have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    Packets,
+    Bytes,
+    Drops,
+    Media,
+    MediaExpected,
+    MediaReordered,
+    MediaGaps,
+    MediaGapNanos,
 }
+
+impl Count {
+    /// How many there are.
+    const NUMBER: usize = Self::MediaGapNanos as usize + 1;
+
+    const fn is_of_media(self) -> bool {
+        self as usize >= Self::Media as usize
+    }
+}
+
+/// The numbers of one row, each of which only grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Values([[u64; Direction::ALL.len()]; Count::NUMBER]);
 
 impl Values {
     fn of(totals: &Totals) -> Self {
-        let both = [Direction::In, Direction::Out];
-        Self {
-            packets: both.map(|direction| totals.packets(direction)),
-            bytes: both.map(|direction| totals.bytes(direction)),
-            drops: both.map(|direction| totals.drops(direction)),
+        let mut values = Self::default();
+        for direction in Direction::ALL {
+            let mut set = |count, value| values.set(count, *direction, value);
+            set(Count::Packets, totals.packets(*direction));
+            set(Count::Bytes, totals.bytes(*direction));
+            set(Count::Drops, totals.drops(*direction));
+            if let Some(quality) = totals.quality(*direction) {
+                let gaps = u64::try_from(quality.gap_time.as_nanos()).unwrap_or(u64::MAX);
+                set(Count::Media, quality.packets);
+                set(Count::MediaExpected, quality.expected);
+                set(Count::MediaReordered, quality.reordered);
+                set(Count::MediaGaps, quality.gaps);
+                set(Count::MediaGapNanos, gaps);
+            }
         }
+        values
+    }
+
+    const fn set(&mut self, count: Count, direction: Direction, value: u64) {
+        self.0[count as usize][direction as usize] = value;
+    }
+
+    const fn get(&self, count: Count) -> [u64; Direction::ALL.len()] {
+        self.0[count as usize]
     }
 
     /// What they are more than `earlier`.
-    fn since(&self, earlier: &Self) -> Self {
-        let less = |now: [u64; 2], then: [u64; 2]| {
-            [Direction::In, Direction::Out]
-                .map(|d| now[d as usize].saturating_sub(then[d as usize]))
-        };
-        Self {
-            packets: less(self.packets, earlier.packets),
-            bytes: less(self.bytes, earlier.bytes),
-            drops: less(self.drops, earlier.drops),
+    fn since(mut self, earlier: &Self) -> Self {
+        let before = earlier.0.iter().flatten();
+        for (now, before) in self.0.iter_mut().flatten().zip(before) {
+            *now = now.saturating_sub(*before);
         }
+        self
     }
 
     fn add(&mut self, more: &Self) {
-        for direction in Direction::ALL.iter().map(|direction| *direction as usize) {
-            self.packets[direction] += more.packets[direction];
-            self.bytes[direction] += more.bytes[direction];
-            self.drops[direction] += more.drops[direction];
+        for (sum, more) in self.0.iter_mut().flatten().zip(more.0.iter().flatten()) {
+            *sum += more;
         }
     }
 
     /// What makes one allocation busier than another.
     fn traffic(&self) -> u64 {
-        self.bytes.iter().sum()
+        self.get(Count::Bytes).iter().sum()
+    }
+
+    /// Whether there were streams, in either direction. By any count of theirs, since a worker may
+    /// have been amid them.
+    fn has_media(&self) -> bool {
+        let of_media = self.0.iter().skip(Count::Media as usize);
+        of_media.flatten().any(|count| *count > 0)
+    }
+
+    /// What they say of media, and nothing else.
+    fn of_media(mut self) -> Self {
+        self.0[..Count::Media as usize].fill([0; Direction::ALL.len()]);
+        self
     }
 }
 
@@ -82,19 +121,23 @@ struct Live {
     id: AllocationId,
     transport: Transport,
     values: Values,
-    /// Seconds since it was made.
-    age: u64,
+    state: State,
     /// What its labels are made of beyond that.
     seen: Option<Seen>,
 }
 
 impl Live {
     fn new(seen: Seen, now: Tick) -> Self {
+        let totals = Totals::of_meters(&seen.standing.meters);
+        let jitter = |direction| totals.quality(direction).map(|quality| quality.jitter);
         Self {
             id: seen.standing.id,
             transport: seen.transport,
-            values: Values::of(&Totals::of_meters(&seen.standing.meters)),
-            age: now.since(seen.standing.opened).as_secs(),
+            values: Values::of(&totals),
+            state: State {
+                age: now.since(seen.standing.opened).as_secs(),
+                jitter: [Direction::In, Direction::Out].map(|d| jitter(d).unwrap_or_default()),
+            },
             seen: Some(seen),
         }
     }
@@ -115,6 +158,14 @@ impl Live {
             self.transport.label(),
         )
         .into()
+    }
+
+    fn row(&self, labels: &Arc<str>) -> Row {
+        Row {
+            labels: Arc::clone(labels),
+            values: self.values,
+            state: Some(self.state),
+        }
     }
 }
 
@@ -156,9 +207,16 @@ impl Book {
                 own: None,
             });
             let more = one.values.since(&known.last);
+            let had_media = known.last.has_media();
             (known.last, known.found) = (one.values, now);
             match &mut known.own {
-                Some(own) if own.transport == one.transport => rows.push(one.row(&own.labels)),
+                Some(own) if own.transport == one.transport => {
+                    if !had_media {
+                        // Its series of media, if there are any, begin with this scrape.
+                        self.other.add(&more.of_media());
+                    }
+                    rows.push(one.row(&own.labels));
+                }
                 Some(own) => {
                     // Its client went elsewhere, and a row with other labels begins.
                     self.other.add(&more);
@@ -231,171 +289,14 @@ impl AllocationSeries {
         let seen = dataplane.allocations().into_iter();
         let live: Vec<Live> = seen.map(|seen| Live::new(seen, now)).collect();
         let count = live.len();
-        let mut rows = book.look(live, now);
-        let own = rows.len();
-        rows.push(Row {
-            labels: OTHER.into(),
-            values: book.other,
-            age: None,
-        });
-        Page {
-            rows,
-            own,
-            other: count.saturating_sub(own),
-            family: 0,
-            row: 0,
-        }
+        let rows = book.look(live, now);
+        let other = count.saturating_sub(rows.len());
+        Page::new(rows, other, book.other)
     }
 
     // What it guards is whole between any two statements.
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A row, as it is written in each family.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Row {
-    labels: Arc<str>,
-    values: Values,
-    /// Seconds; `other` has none.
-    age: Option<u64>,
-}
-
-impl Live {
-    fn row(&self, labels: &Arc<str>) -> Row {
-        Row {
-            labels: Arc::clone(labels),
-            values: self.values,
-            age: Some(self.age),
-        }
-    }
-}
-
-/// What a family says of a row.
-#[derive(Clone, Copy)]
-enum Says {
-    Count(fn(&Values) -> [u64; Direction::ALL.len()]),
-    Age,
-}
-
-struct Family {
-    name: &'static str,
-    help: &'static str,
-    says: Says,
-}
-
-const FAMILIES: &[Family] = &[
-    Family {
-        name: "taciturn_allocation_packets_total",
-        help: "Application datagrams of an allocation, from its client (in) and to it (out).",
-        says: Says::Count(|values| values.packets),
-    },
-    Family {
-        name: "taciturn_allocation_bytes_total",
-        help: "Their payload in bytes, without TURN framing.",
-        says: Says::Count(|values| values.bytes),
-    },
-    Family {
-        name: "taciturn_allocation_drops_total",
-        help: "Packets from an allocation's client (in) and for it (out) that were dropped.",
-        says: Says::Count(|values| values.drops),
-    },
-    Family {
-        name: "taciturn_allocation_age_seconds",
-        help: "Seconds since an allocation was made.",
-        says: Says::Age,
-    },
-];
-
-impl Family {
-    fn begin(&self, text: &mut String) {
-        let (name, help) = (self.name, self.help);
-        let kind = match self.says {
-            Says::Count(_) => "counter",
-            Says::Age => "gauge",
-        };
-        write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n").ok();
-    }
-
-    fn write(&self, row: &Row, text: &mut String) {
-        let (name, labels) = (self.name, &row.labels);
-        match self.says {
-            Says::Count(count) => {
-                for (direction, value) in Direction::ALL.iter().zip(count(&row.values)) {
-                    let direction = direction.label();
-                    writeln!(text, "{name}{{{labels},direction=\"{direction}\"}} {value}").ok();
-                }
-            }
-            Says::Age => {
-                if let Some(age) = row.age {
-                    writeln!(text, "{name}{{{labels}}} {age}").ok();
-                }
-            }
-        }
-    }
-}
-
-/// The text of a scrape, written as it is taken.
-#[derive(Debug)]
-pub(in crate::admin) struct Page {
-    rows: Vec<Row>,
-    own: usize,
-    other: usize,
-    family: usize,
-    row: usize,
-}
-
-impl Page {
-    /// How many live allocations have series of their own, and how many have not.
-    fn summary(&self) -> String {
-        format!(
-            "# HELP taciturn_allocation_series Live allocations by whose series tell of them: \
-             their own, or other.\n\
-             # TYPE taciturn_allocation_series gauge\n\
-             taciturn_allocation_series{{series=\"other\"}} {}\n\
-             taciturn_allocation_series{{series=\"own\"}} {}\n",
-            self.other, self.own
-        )
-    }
-}
-
-impl Iterator for Page {
-    type Item = String;
-
-    fn next(&mut self) -> Option<String> {
-        let mut text = String::with_capacity(PIECE + 1_024);
-        while text.len() < PIECE
-            && let Some(family) = FAMILIES.get(self.family)
-        {
-            if self.row == 0 {
-                if self.family == 0 {
-                    text.push_str(&self.summary());
-                }
-                family.begin(&mut text);
-            }
-            if let Some(row) = self.rows.get(self.row) {
-                family.write(row, &mut text);
-                self.row += 1;
-            }
-            if self.row >= self.rows.len() {
-                self.family += 1;
-                self.row = 0;
-            }
-        }
-        (!text.is_empty()).then_some(text)
-    }
-}
-
-impl Body for Page {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.next().map(|piece| Ok(Frame::data(piece.into()))))
     }
 }
 

@@ -311,7 +311,7 @@ pub(crate) fn of_record(record: &Record, at: u64) -> Option<Event> {
             },
             reason: *reason,
             seconds: lived.as_secs(),
-            totals: *totals,
+            totals: totals.clone(),
         }),
     }
 }

@@ -1,7 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use super::page::{FAMILIES, PIECE, Says};
 use super::*;
 
 fn at(seconds: u64) -> Tick {
@@ -10,19 +11,34 @@ fn at(seconds: u64) -> Tick {
 
 /// So many bytes came from the client, in as many packets; as many are dropped on the way out.
 fn values(amount: u64) -> Values {
-    Values {
-        packets: [amount, 0],
-        bytes: [amount, 0],
-        drops: [0, amount],
-    }
+    let mut values = Values::default();
+    values.set(Count::Packets, Direction::In, amount);
+    values.set(Count::Bytes, Direction::In, amount);
+    values.set(Count::Drops, Direction::Out, amount);
+    values
+}
+
+/// The same, and so many of the packets were RTP, of whose streams each second one was lost.
+fn heard(amount: u64, rtp: u64) -> Values {
+    let mut values = values(amount);
+    values.set(Count::Media, Direction::In, rtp);
+    values.set(Count::MediaExpected, Direction::In, 2 * rtp);
+    values
 }
 
 fn live(id: u64, amount: u64) -> Live {
+    with(id, values(amount))
+}
+
+fn with(id: u64, values: Values) -> Live {
     Live {
         id: AllocationId(id),
         transport: Transport::Udp,
-        values: values(amount),
-        age: 1,
+        values,
+        state: State {
+            age: 1,
+            jitter: [Duration::ZERO; 2],
+        },
         seen: None,
     }
 }
@@ -118,30 +134,64 @@ fn a_client_that_comes_another_way_gets_another_row() {
     assert_eq!((rows[0].values, book.other), (values(9), values(9)));
 }
 
-/// What Prometheus makes of scrapes: by series, how much it grew between two of them.
+#[test]
+fn series_of_media_begin_with_the_first_stream_and_what_it_had_is_in_the_other_row() {
+    let mut book = book(1);
+    let rows = book.look(vec![with(1, heard(5, 0))], at(1));
+    assert!(!rows[0].tells_of_media());
+    assert_eq!(book.other, heard(5, 0));
+    let rows = book.look(vec![with(1, heard(9, 3))], at(2));
+    assert!(rows[0].tells_of_media());
+    assert_eq!((rows[0].values, book.other), (heard(9, 3), heard(5, 3)));
+    book.look(vec![with(1, heard(20, 10))], at(3));
+    assert_eq!(book.other, heard(5, 3), "the row has what came since");
+    book.close(AllocationId(1), &heard(21, 11));
+    assert_eq!(book.other, heard(6, 4));
+}
+
+/// What Prometheus makes of scrapes: how much each family's series grew between two of them.
 #[derive(Default)]
 struct Scraper {
-    last: BTreeMap<Arc<str>, u64>,
-    other: u64,
-    increase: u64,
+    last: BTreeMap<String, u64>,
+    increase: BTreeMap<&'static str, u64>,
 }
 
 impl Scraper {
-    fn scrape(&mut self, rows: &[Row], other: &Values) {
-        let now: BTreeMap<_, _> = rows
-            .iter()
-            .map(|row| (Arc::clone(&row.labels), row.values.traffic()))
-            .collect();
-        assert_eq!(now.len(), rows.len(), "a row twice");
-        for (labels, value) in &now {
-            // It knows nothing of what was before the first sample.
-            let before = self.last.get(labels).unwrap_or(value);
-            assert!(value >= before, "a counter went backwards");
-            self.increase += value - before;
+    fn scrape(&mut self, rows: Vec<Row>, other: Values) {
+        let counters = FAMILIES.iter().map(|family| family.name);
+        let counters: Vec<_> = counters.filter(|name| name.ends_with("_total")).collect();
+        let mut now = BTreeMap::new();
+        for line in Page::new(rows, 0, other).collect::<String>().lines() {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap();
+            let Some(name) = counters.iter().find(|counter| **counter == name) else {
+                continue;
+            };
+            // Of seconds only whole ones are made here.
+            let value = value.split('.').next().unwrap().parse().unwrap();
+            // It knows nothing of what was before the first sample, which `other` has from the start.
+            let is_other = series.contains("\"other\"");
+            let begin = if is_other { 0 } else { value };
+            let before = *self.last.get(series).unwrap_or(&begin);
+            assert!(value >= before, "{series} went backwards");
+            *self.increase.entry(name).or_default() += value - before;
+            let twice = now.insert(series.to_owned(), value);
+            assert_eq!(twice, None, "{series} twice");
         }
-        assert!(other.traffic() >= self.other, "other went backwards");
-        self.increase += other.traffic() - self.other;
-        (self.last, self.other) = (now, other.traffic());
+        self.last = now;
+    }
+
+    fn increase(&self, name: &str) -> u64 {
+        self.increase.get(name).copied().unwrap_or_default()
+    }
+
+    /// Which allocations have rows.
+    fn ids(&self) -> BTreeSet<u64> {
+        let ids = self.last.keys().filter_map(|series| {
+            let labels = series.strip_prefix("taciturn_allocation_packets_total{")?;
+            u64::from_str_radix(labels.split('"').nth(1)?, 16).ok()
+        });
+        ids.collect()
     }
 }
 
@@ -149,22 +199,36 @@ impl Scraper {
 enum Step {
     Open,
     Relay(prop::sample::Index, u16),
+    /// So many packets of a stream come, and so many were lost before.
+    Hear(prop::sample::Index, u16, u16),
     Close(prop::sample::Index),
     Scrape,
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
     prop_oneof![
         2 => Just(Step::Open),
-        6 => (any::<prop::sample::Index>(), any::<u16>()).prop_map(|(i, n)| Step::Relay(i, n)),
-        1 => any::<prop::sample::Index>().prop_map(Step::Close),
+        4 => (index(), any::<u16>()).prop_map(|(i, n)| Step::Relay(i, n)),
+        4 => (index(), any::<u16>(), any::<u16>()).prop_map(|(i, n, l)| Step::Hear(i, n, l)),
+        1 => index().prop_map(Step::Close),
         2 => Just(Step::Scrape),
     ]
 }
 
+/// An allocation, and all of them together.
+fn count(one: &mut Values, all: &mut Values, amounts: &[(Count, Direction, u64)]) {
+    let mut more = Values::default();
+    for (count, direction, amount) in amounts {
+        more.set(*count, *direction, *amount);
+    }
+    one.add(&more);
+    all.add(&more);
+}
+
 proptest! {
-    /// However allocations come, relay and go: the increases of all rows are what was relayed, no
-    /// counter goes backwards, and who has a row keeps it.
+    /// However allocations come, relay and go: the increases of all rows are what was relayed and
+    /// heard, no counter goes backwards, and who has a row keeps it.
     #[test]
     fn the_increases_of_all_rows_add_up_to_what_was_relayed(
         most in 0_usize..5,
@@ -172,63 +236,69 @@ proptest! {
     ) {
         let mut book = book(most);
         let mut scraper = Scraper::default();
-        let mut open: Vec<(u64, u64)> = Vec::new();
-        let (mut made, mut relayed) = (0, 0);
+        let mut open: Vec<(u64, Values)> = Vec::new();
+        let (mut made, mut all) = (0, Values::default());
         for (second, step) in (1..).zip(steps.into_iter().chain([Step::Scrape])) {
             match step {
                 Step::Open => {
                     made += 1;
-                    open.push((made, 0));
+                    open.push((made, Values::default()));
                 }
                 Step::Relay(index, amount) if !open.is_empty() => {
-                    index.get_mut(&mut open).1 += u64::from(amount);
-                    relayed += u64::from(amount);
+                    let one = &mut index.get_mut(&mut open).1;
+                    let amount = u64::from(amount);
+                    count(one, &mut all, &[
+                        (Count::Bytes, Direction::In, amount),
+                        (Count::Drops, Direction::Out, amount / 2),
+                    ]);
+                }
+                Step::Hear(index, came, lost) if !open.is_empty() => {
+                    let one = &mut index.get_mut(&mut open).1;
+                    let (came, lost) = (u64::from(came), u64::from(lost));
+                    count(one, &mut all, &[
+                        (Count::Media, Direction::Out, came),
+                        (Count::MediaExpected, Direction::Out, came + lost),
+                        (Count::MediaGapNanos, Direction::In, lost * 1_000_000_000),
+                    ]);
                 }
                 Step::Close(index) if !open.is_empty() => {
-                    let (id, amount) = open.swap_remove(index.index(open.len()));
-                    book.close(AllocationId(id), &values(amount));
+                    let (id, values) = open.swap_remove(index.index(open.len()));
+                    book.close(AllocationId(id), &values);
                 }
-                Step::Relay(..) | Step::Close(_) => {}
+                Step::Relay(..) | Step::Hear(..) | Step::Close(_) => {}
                 Step::Scrape => {
-                    let before: Vec<u64> = scraper.last.keys().map(|labels| {
-                        u64::from_str_radix(labels.split('"').nth(1).unwrap(), 16).unwrap()
-                    }).collect();
-                    let all = open.iter().map(|(id, amount)| live(*id, *amount)).collect();
-                    let rows = book.look(all, at(second));
-                    let ids = ids(&rows);
+                    let before = scraper.ids();
+                    let live = open.iter().map(|(id, values)| with(*id, *values)).collect();
+                    let rows = book.look(live, at(second));
+                    scraper.scrape(rows, book.other);
+                    let ids = scraper.ids();
                     prop_assert!(ids.len() == most.min(open.len()));
-                    for id in before.iter().filter(|id| open.iter().any(|(o, _)| o == *id)) {
-                        prop_assert!(ids.contains(id), "{} lost its row", id);
+                    for (id, _) in &open {
+                        let keeps = !before.contains(id) || ids.contains(id);
+                        prop_assert!(keeps, "{} lost its row", id);
                     }
-                    scraper.scrape(&rows, &book.other);
                 }
             }
         }
-        prop_assert_eq!(scraper.increase, relayed);
-    }
-}
-
-fn page(rows: usize) -> Page {
-    let book = &mut book(rows);
-    let all = (1..=rows as u64).map(|id| live(id, id)).collect();
-    let mut rows = book.look(all, at(1));
-    rows.push(Row {
-        labels: OTHER.into(),
-        values: book.other,
-        age: None,
-    });
-    Page {
-        own: rows.len() - 1,
-        other: 0,
-        rows,
-        family: 0,
-        row: 0,
+        for family in FAMILIES {
+            let (expected, unit) = match family.says {
+                Says::Count(count) => (all.get(count), 1),
+                Says::Seconds(count) => (all.get(count), 1_000_000_000),
+                Says::Age | Says::Jitter => continue,
+            };
+            let expected = expected.iter().sum::<u64>() / unit;
+            prop_assert_eq!(scraper.increase(family.name), expected, "{}", family.name);
+        }
     }
 }
 
 #[test]
 fn a_page_is_written_in_pieces_of_bounded_length() {
-    let pieces: Vec<String> = page(2_000).collect();
+    let with_media = |id: u64| with(id, heard(id, id % 2));
+    let live = (1..=2_000).map(with_media).collect();
+    let book = &mut book(2_000);
+    let rows = book.look(live, at(1));
+    let pieces: Vec<String> = Page::new(rows, 0, book.other).collect();
     assert!(pieces.len() > 5);
     assert!(pieces.iter().all(|piece| piece.len() < PIECE + 1_024));
     let whole = pieces.concat();
@@ -237,6 +307,30 @@ fn a_page_is_written_in_pieces_of_bounded_length() {
         assert_eq!(whole.matches(&begun).count(), 1, "{}", family.name);
     }
     let rows = whole.lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(rows, 2 + 2_001 * 6 + 2_000);
+    // Three families of all and an age, five of those with media and a jitter.
+    assert_eq!(rows, 2 + 2_001 * 6 + 2_000 + 1_001 * 10 + 2_000);
     assert!(whole.ends_with('\n'));
+}
+
+#[test]
+fn times_are_told_in_seconds_to_the_last_nanosecond() {
+    let mut values = heard(1, 1);
+    values.set(Count::MediaGapNanos, Direction::Out, 12_000_000_003);
+    let mut one = with(1, values);
+    one.state.jitter = [Duration::from_micros(1_500), Duration::ZERO];
+    let rows = book(1).look(vec![one], at(1));
+    let page: String = Page::new(rows, 0, Values::default()).collect();
+    for (name, direction, value) in [
+        ("gap_seconds_total", "in", "0.000000000"),
+        ("gap_seconds_total", "out", "12.000000003"),
+        ("jitter_seconds", "in", "0.001500000"),
+        ("jitter_seconds", "out", "0.000000000"),
+    ] {
+        let labels = "allocation=\"0000000000000001\",call=\"\",tenant=\"\",transport=\"udp\"";
+        let series = format!("taciturn_allocation_media_{name}{{{labels}");
+        let line = format!("\n{series},direction=\"{direction}\"}} {value}\n");
+        assert!(page.contains(&line), "{line} in {page}");
+    }
+    let jitters = page.matches("\ntaciturn_allocation_media_jitter_seconds{");
+    assert_eq!(jitters.count(), 2, "the other row has none");
 }
