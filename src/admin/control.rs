@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -67,6 +67,9 @@ impl Refusals {
 
 /// For how many seconds more than `max_ttl` a credential is remembered that was taken back: ten years.
 const LONGEST: u64 = 10 * 31_557_600;
+
+/// How long a worker may take to end an allocation before nobody waits for it any more.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The key of address pseudonyms of one day, counted from 1970.
 pub type KeyOfDay = (u64, Pseudonymizer);
@@ -218,12 +221,22 @@ impl Control {
         self.revoke(calls).await
     }
 
-    /// Ends an allocation; false if there is none of that name. Its client may make another.
+    /// Ends an allocation; false if there is none of that name. Its client may make another. Waits
+    /// for its worker to have done it, so that who asks afterwards does not find it any more; a
+    /// worker that takes longer than that does it later.
     ///
     /// # Errors
     /// When the process is ending.
     pub async fn end(&self, id: AllocationId) -> Result<bool, ControlError> {
-        self.blocking(move |desk| Ok(desk.handle.end(id))).await
+        self.blocking(move |desk| {
+            let was_live = desk.handle.end(id);
+            let begun = Instant::now();
+            while was_live && desk.handle.is_live(id) && begun.elapsed() < ENDS_WITHIN {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(was_live)
+        })
+        .await
     }
 
     /// Bans somebody until a moment in Unix seconds, or for good. Who is banned already is banned

@@ -389,13 +389,19 @@ impl Handle {
 
     /// Ends the allocation called `id`; false if there is none. Waits while mailboxes are full.
     pub fn end(&self, id: AllocationId) -> bool {
-        let is_there = self.shared.directory.any(|landing| landing.id() == id);
+        let is_there = self.is_live(id);
         if is_there {
             for mailbox in &self.shared.mailboxes {
                 mailbox.insist(Command::End(id));
             }
         }
         is_there
+    }
+
+    /// Whether the allocation called `id` lives.
+    #[must_use]
+    pub fn is_live(&self, id: AllocationId) -> bool {
+        self.shared.directory.any(|landing| landing.id() == id)
     }
 
     /// The clients of living allocations that `is_meant` picks, each once.

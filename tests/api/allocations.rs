@@ -189,6 +189,25 @@ fn pages_together_hold_each_allocation_once() {
     assert_eq!(get(&daemon, "?limit=7")["next"], Value::Null);
 }
 
+#[test]
+fn who_has_ended_an_allocation_does_not_find_it_again() {
+    let (_house, daemon) = ask::open("");
+    let mut clients: Vec<Client> = (0..50)
+        .map(|n| client(&daemon, &json!({ "user": format!("user-{n}") })))
+        .collect();
+    for client in &mut clients {
+        client.allocate(V4);
+    }
+    let all = ids(&get(&daemon, ""));
+    assert_eq!(all.len(), clients.len());
+    for id in all {
+        let path = format!("/v1/allocations/{id}");
+        let said = |method| ask(&daemon, method, &path, Some(KEY), None).status;
+        assert_eq!((said("DELETE"), said("GET")), (204, 404), "{id}");
+    }
+    assert_eq!(ids(&get(&daemon, "")), Vec::<String>::new());
+}
+
 /// They wait for each other inside, and none is turned away.
 #[test]
 fn all_who_ask_at_the_same_time_are_answered_alike() {

@@ -140,7 +140,7 @@ pub(super) async fn call(
     tag = "allocations",
     params(("id" = String, Path, description = "Its id.", pattern = "^[0-9a-f]{16}$")),
     responses(
-        (status = 204, description = "It ends."),
+        (status = 204, description = "It has ended, or does as soon as its worker comes to it."),
         (status = 404, description = "It is not live on this node.", body = Problem,
          content_type = "application/problem+json"),
     ),
