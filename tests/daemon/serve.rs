@@ -271,15 +271,3 @@ fn promtool_finds_nothing_to_mend_in_the_metrics() {
         assert!(output.status.success() && said.is_empty(), "{page}: {said}");
     }
 }
-
-#[test]
-#[ignore = "needs promtool; .ci/run runs it"]
-fn the_alert_on_uneven_workers_is_raised_for_a_full_one_alone() {
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
-    let output = Command::new("promtool")
-        .args(["test", "rules", "workers-rules.test.yml"])
-        .current_dir(rules)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
