@@ -580,21 +580,40 @@ def allocation():
         (f"sum by (direction) (rate(taciturn_allocation_bytes_total{{{mine}}}{RATE}))"
          f" / (sum by (direction) (rate(taciturn_allocation_packets_total{{{mine}}}{RATE})) > 0)", "{{direction}}"),
     )
-    board.row("What went wrong")
+    board.row("How well")
+    media = "taciturn_allocation_media"
+    board.add(
+        "lines", "Media lost", units.PercentUnit,
+        "RTP packets of its streams that did not pass, beside all streams of the node. in is of what its client sends, out of what is sent to it; loss behind the relay is in neither. Below 1 %.",
+        (loss("direction", media, mine), "{{direction}}"),
+        (loss("direction", selector='instance=~"$instance"'), "node, {{direction}}"),
+    )
+    board.add(
+        "lines", "Jitter", units.Seconds,
+        "The greatest of its streams (RFC 3550), looked at every five seconds, beside 95 of 100 on the node. Below 30 ms.",
+        (f"max by (direction) ({media}_jitter_seconds{{{mine}}})", "{{direction}}"),
+        (quantile(0.95, "taciturn_media_jitter_seconds", ["direction"], 'instance=~"$instance"'), "node, {{direction}}"),
+    )
+    board.add(
+        "lines", "Time standing still", units.PercentUnit,
+        "Gaps of 200 ms or more although the sender was not silent, as part of the time; people notice them. Nothing.",
+        (f"sum by (direction) (rate({media}_gap_seconds_total{{{mine}}}{RATE}))", "{{direction}}"),
+    )
+    board.add(
+        "lines", "Gaps", EACH_SECOND,
+        "How often that happened. Nothing; one every few seconds is a link that breaks off, as WiFi's roaming does.",
+        (f"sum by (direction) (rate({media}_gaps_total{{{mine}}}{RATE}))", "{{direction}}"),
+    )
+    board.add(
+        "lines", "Reordered", units.PercentUnit,
+        "RTP packets that came after a later one. Near nothing; more is a network with several ways.",
+        (f"sum by (direction) (rate({media}_reordered_packets_total{{{mine}}}{RATE}))"
+         f" / (sum by (direction) (rate({media}_packets_total{{{mine}}}{RATE})) > 0)", "{{direction}}"),
+    )
     board.add(
         "lines", "Drops", PACKETS,
         "Packets from its client (in) and for it (out) that were dropped here. Nothing once the call is up.",
         (f"sum by (direction) (rate(taciturn_allocation_drops_total{{{mine}}}{RATE}))", "{{direction}}"),
-    )
-    board.add(
-        "lines", "Media lost on the node", units.PercentUnit,
-        "All streams of the node, to compare with. Below 1 %.",
-        (loss("direction", selector='instance=~"$instance"'), "{{direction}}"),
-    )
-    board.add(
-        "lines", "Jitter on the node", units.Seconds,
-        "All streams of the node, 95 of 100, to compare with. Below 30 ms.",
-        (quantile(0.95, "taciturn_media_jitter_seconds", ["direction"], 'instance=~"$instance"'), "{{direction}}"),
     )
     board.row("Beside the others")
     board.add(

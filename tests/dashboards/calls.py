@@ -124,10 +124,10 @@ class Stream:
         head = struct.pack("!BBHI", 0x80, self.kind | marker, self.number, now)
         return head + self.source + bytes(self.size - 12)
 
-    def send(self, marker=0):
+    def send(self, marker=0, *, broken=False):
         made = self.packet(marker)
         chance = random.random()
-        if chance < self.lost:
+        if broken or chance < self.lost:
             return
         if chance < self.lost + 0.005 and self.held is None:
             self.held = made
@@ -193,12 +193,14 @@ class Calls(Loop):
             client.socket.setblocking(False)
 
     def turn(self, turn):
-        for stream in self.audio:
-            stream.send()
+        # Once in ten seconds the link of the first pair breaks off for a third of one.
+        broken = 200 <= turn % 500 < 215
+        for at, stream in enumerate(self.audio):
+            stream.send(broken=broken and at < 2)
         if turn % 2 == 0:
-            for stream in self.video:
+            for at, stream in enumerate(self.video):
                 for last in (0, 0, 0x80):
-                    stream.send(last)
+                    stream.send(last, broken=broken and at < 2)
         for client in self.clients:
             drain(client)
 

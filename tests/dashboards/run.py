@@ -31,6 +31,8 @@ from schema import problems
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GRAFANA, PROMETHEUS = ROOT / "deploy/grafana", ROOT / "deploy/prometheus"
 DEADLINE = 75
+# Of a run of `taciturn load`, in seconds.
+LONGEST = 180
 # For a healthy daemon on one machine these are nothing, and must be there all the same.
 QUIET = {
     "Receive queue drops",
@@ -293,9 +295,9 @@ format = "json"
         secret.touch(0o600)
         secret.write_text(self.secret, encoding="utf-8")
         (udp, tls) = (":".join(map(str, self.listens[one])) for one in ("udp", "tls"))
-        self.spawn(
+        self.generator = self.spawn(
             "load", self.binary, "load", "--server", udp, "--callee-transport", "tls", "--callee-server", tls,
-            "--secret-file", str(secret), "--payload", "call", "--pairs", "4", "--duration", f"{seconds}s",
+            "--secret-file", str(secret), "--payload", "call", "--pairs", "4", "--duration", f"{min(seconds, LONGEST)}s",
             "--no-ceiling", "--sources", "127.0.6.0/24",
         )  # fmt: skip
         for loop in (
@@ -335,6 +337,7 @@ format = "json"
 
     def lives(self):
         assert self.taciturn.poll() is None, self.said("taciturn")
+        assert self.generator.poll() is None, self.said("load")
         for loop in self.loops:
             if not loop.is_alive():
                 raise loop.error
@@ -377,9 +380,9 @@ def chosen(running, board):
 
 
 def carries_media(running, offered):
-    """Those that have traffic both ways and began early, the busiest first."""
-    both = "sort_desc(sum by (allocation) (rate(taciturn_allocation_bytes_total[15s]))) > 0"
-    busy = [one["metric"]["allocation"] for one in running.ask("query", query=both)["result"]]
+    """Those of the calls, whose links break off now and then, before those of the load, which is no RTP."""
+    gaps = "sort_desc(sum by (allocation) (taciturn_allocation_media_gap_seconds_total)) > 0"
+    busy = [one["metric"]["allocation"] for one in running.ask("query", query=gaps)["result"]]
     return [one for one in busy if one in offered]
 
 
