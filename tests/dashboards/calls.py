@@ -51,7 +51,7 @@ class Client:
 
     def __init__(self, server, name, password, source="127.0.0.1"):
         self.name, self.password, self.said = name.encode(), password.encode(), b""
-        self.key = None
+        self.key, self.tries = None, 3
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((source, 0))
         self.socket.settimeout(5)
@@ -62,8 +62,10 @@ class Client:
         answer = None
         for _ in range(3):
             request = message(method, body + self.said, self.key)
-            self.socket.send(request)
-            answer = self.answer(request[8:20])
+            for _ in range(self.tries):
+                self.socket.send(request)
+                if (answer := self.answer(request[8:20])) is not None:
+                    break
             if answer is None or answer[:2] != struct.pack("!H", method | 0x0110):
                 return answer
             told = attributes(answer)
@@ -211,23 +213,30 @@ class Misbehaviour(Loop):
     def __init__(self, server, stream, secret):
         super().__init__(0.25)
         self.server, self.stream, self.secret, self.silent = server, stream, secret, []
+        self.talking = []
 
     def client(self, user, source, password=None, seconds=3600):
         name, right = credential(self.secret, user, seconds)
         return Client(self.server, name, password or right, source)
 
     def turn(self, turn):
-        # A call that is over at once.
+        # A call that is over at once, or before long.
         short = self.client(f"short-{turn}", "127.0.2.1")
-        assert short.allocate()
+        assert short.allocate(), "a call got no allocation"
         stranger = "127.0.0.1", 9
         short.permit(stranger)
         short.indicate(stranger, b"nobody")
         short.data(b"not bound", CHANNEL + 1)
-        short.close()
+        self.talking.append((turn + (0 if turn % 4 else 8 * (turn % 12)), short))
+        for end, call in self.talking:
+            if end <= turn:
+                call.close()
+        self.talking = [(end, call) for end, call in self.talking if end > turn]
         if turn % 4 == 0:
             for password, seconds in (("guessed", 3600), (None, -60)):
                 failed = self.client("mallory", f"127.0.3.{turn % 200 + 1}", password, seconds)
+                # Beyond prefix_failures there is no answer.
+                failed.tries = 1
                 failed.socket.settimeout(0.5)
                 assert not failed.allocate()
                 failed.socket.close()

@@ -8,7 +8,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 from PIL import Image
 
 COLUMN, LINE = 0.72, 0.36  # inches of a column and of a line of the grid
@@ -95,7 +95,10 @@ def lines(axes, panel, ask, unit):
     axes.set_ylim(0, max(highest, 1e-9) if highest > 0.06 or unit != "percentunit" else max(highest, 0.001))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, unit)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{int(value) // 60}:{int(value) % 60:02}"))
-    axes.locator_params(axis="both", nbins=5)
+    axes.locator_params(axis="y", nbins=5)
+    axes.xaxis.set_major_locator(MultipleLocator(30))
+    if unit == "bytes":
+        axes.yaxis.set_major_locator(MultipleLocator(2.0 ** math.ceil(math.log2(axes.get_ylim()[1] / 5))))
     dress(axes)
     legend = axes.legend(
         loc="upper left", bbox_to_anchor=(-0.02, -0.12), ncols=4 if len(found) > 3 else 3, fontsize=6.2, frameon=False,

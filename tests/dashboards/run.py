@@ -10,7 +10,6 @@ import datetime
 import importlib.util
 import json
 import math
-import os
 import pathlib
 import re
 import secrets
@@ -290,14 +289,14 @@ format = "json"
         command = [self.binary, *arguments, "--socket", f"{self.house}/control.sock"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    def load(self, seconds):
+    def load(self):
         secret = self.house / "secret"
         secret.touch(0o600)
         secret.write_text(self.secret, encoding="utf-8")
         (udp, tls) = (":".join(map(str, self.listens[one])) for one in ("udp", "tls"))
         self.generator = self.spawn(
             "load", self.binary, "load", "--server", udp, "--callee-transport", "tls", "--callee-server", tls,
-            "--secret-file", str(secret), "--payload", "call", "--pairs", "4", "--duration", f"{min(seconds, LONGEST)}s",
+            "--secret-file", str(secret), "--payload", "call", "--pairs", "4", "--duration", f"{LONGEST}s",
             "--no-ceiling", "--sources", "127.0.6.0/24",
         )  # fmt: skip
         for loop in (
@@ -442,8 +441,10 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("--pictures", type=pathlib.Path)
-    parser.add_argument("--seconds", type=int, default=30, help="how long the load lasts before it is drawn")
+    parser.add_argument("--seconds", type=int, default=120, help="of load before it is drawn, at most 150")
     options = parser.parse_args()
+    # What was started ends also when this is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     all_boards = boards()
     a_fault_is_found(all_boards["fleet.json"])
@@ -454,7 +455,7 @@ def main():
     with Running(options.binary) as running:
         running.daemon()
         running.prometheus()
-        running.load(max(DEADLINE + 60, options.seconds + 60))
+        running.load()
         running.take_back(0)
 
         def everything():
