@@ -186,7 +186,8 @@ class Board:
 
 
 def variable(name, label, values, *, several):
-    made = (
+    # All of them are those that there are: other programs have a job and an instance too.
+    return (
         dashboard.QueryVariable(name)
         .label(label)
         .datasource(SOURCE)
@@ -196,7 +197,6 @@ def variable(name, label, values, *, several):
         .multi(several)
         .include_all(several)
     )
-    return made.all_value(".*") if several else made
 
 
 def nodes(several, of="taciturn_build_info"):
