@@ -176,6 +176,8 @@ struct Known {
     last: Values,
     /// When it was found last.
     found: Tick,
+    /// When a scrape missed it first.
+    missed: Option<Tick>,
     own: Option<Own>,
 }
 
@@ -204,6 +206,7 @@ impl Book {
             let known = self.known.entry(one.id).or_insert_with(|| Known {
                 last: Values::default(),
                 found: now,
+                missed: None,
                 own: None,
             });
             let more = one.values.since(&known.last);
@@ -246,8 +249,11 @@ impl Book {
                 known.own = Some(own);
             }
         }
-        self.known
-            .retain(|_, known| now.since(known.found) < PATIENCE);
+        // However long ago it was found: its end may be on its way here for the first scrape that
+        // misses it.
+        self.known.retain(|_, known| {
+            known.found == now || now.since(*known.missed.get_or_insert(now)) < PATIENCE
+        });
         rows
     }
 

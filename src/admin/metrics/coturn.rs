@@ -73,7 +73,9 @@ impl Scrape<'_> {
             "Successful responses to them.",
             good,
         );
-        page.one("stun_binding_error", "Error responses to them.", all - good);
+        // Counted by itself: workers go on meanwhile, and a difference could fall.
+        let bad = answered(|method, code| method == "binding" && code != 0);
+        page.one("stun_binding_error", "Error responses to them.", bad);
         let refused = answered(|_, code| code == 401);
         let silent = self.sum(|w| w.drops(DropReason::Unvalidated));
         page.one(

@@ -27,12 +27,13 @@ impl Scrape<'_> {
             &["direction", "offload"],
         )?;
         let sum = |count: fn(&Counters) -> u64| self.sum(count);
+        // The parts first: workers go on meanwhile, and what is left of a whole must not fall.
+        let merged = sum(|w| w.calls.received_merged.total());
+        let in_runs = sum(|w| w.calls.sent_in_runs.total());
         let (received, sent) = (
             sum(|w| w.calls.received.total()),
             sum(|w| w.calls.sent.total()),
         );
-        let merged = sum(|w| w.calls.received_merged.total());
-        let in_runs = sum(|w| w.calls.sent_in_runs.total());
         for (direction, count) in [
             ("in", sum(|w| w.calls.receive.total())),
             ("out", sum(|w| w.calls.send.total())),
