@@ -96,7 +96,7 @@ pub(super) fn text(house: &House) -> prometheus::Result<String> {
     scrape.refusals()?;
     scrape.requests()?;
     scrape.ports(dataplane)?;
-    scrape.workers()?;
+    scrape.workers(dataplane.udp_workers())?;
     scrape.imbalance(dataplane)?;
     scrape.kernel(dataplane)?;
     scrape.certificates(&shown.certificates)?;
@@ -366,14 +366,15 @@ impl Scrape<'_> {
         Ok(())
     }
 
-    fn workers(&self) -> prometheus::Result<()> {
+    /// The first `udp` of them are UDP workers.
+    fn workers(&self, udp: usize) -> prometheus::Result<()> {
         let label = ["worker"];
         let busy = CounterVec::new(
             Opts::new(
                 "taciturn_worker_busy_seconds_total",
                 "Time for which a worker was not waiting for packets.",
             ),
-            &label,
+            &["worker", "of"],
         )?;
         self.registry.register(Box::new(busy.clone()))?;
         let turns = self.counter(
@@ -391,10 +392,12 @@ impl Scrape<'_> {
             "Live allocations that a worker owns.",
             &label,
         )?;
-        for (index, worker) in self.workers.iter().enumerate() {
-            let index = index.to_string();
+        for (place, worker) in self.workers.iter().enumerate() {
+            let index = place.to_string();
             let seconds = Duration::from_nanos(worker.busy.total()).as_secs_f64();
-            busy.with_label_values(&[&index]).inc_by(seconds);
+            let of = if place < udp { "udp" } else { "streams" };
+            busy.with_label_values(&[index.as_str(), of])
+                .inc_by(seconds);
             turns
                 .with_label_values(&[&index])
                 .inc_by(worker.turns.total());

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many looks are remembered: at one every ten seconds, a minute and the look before it.
 const LOOKS: usize = 7;
-/// Below this share of their time, what workers do is idling, of which there is no balance.
+/// Where the busiest works for less than this share of its time, all of them idle, and idling has no
+/// balance.
 const IDLE: f64 = 0.05;
 
 /// What was seen of late.
@@ -55,7 +56,7 @@ fn ratio(first: &Look, last: &Look) -> f64 {
     let most = busy.iter().max().copied().unwrap_or(0) as f64;
     let mean = busy.iter().sum::<u64>() as f64 / busy.len().max(1) as f64;
     let time = last.at.saturating_sub(first.at) as f64;
-    if time <= 0.0 || mean < IDLE * time {
+    if time <= 0.0 || most < IDLE * time {
         return 1.0;
     }
     most / mean
@@ -88,6 +89,16 @@ mod tests {
         balance.look(0, vec![0, 0]);
         balance.look(10 * SECOND, vec![SECOND / 10, 0]);
         assert!((balance.ratio() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_worker_that_does_everything_stands_out_however_many_there_are() {
+        let balance = Balance::default();
+        balance.look(0, vec![0; 64]);
+        let mut busy = vec![0; 64];
+        busy[7] = 9 * SECOND;
+        balance.look(10 * SECOND, busy);
+        assert!((balance.ratio() - 64.0).abs() < 1e-9);
     }
 
     #[test]
