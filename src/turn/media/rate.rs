@@ -69,7 +69,13 @@ impl SenderClock {
                 self.window *= 2;
                 return;
             }
-            None => self.window = SHORTEST,
+            None => {
+                if span < PAUSE {
+                    // What was found before was a guess, or is so no longer.
+                    self.unit = 0;
+                }
+                self.window = SHORTEST;
+            }
         }
         self.from = now;
         self.timestamp = timestamp;
@@ -94,4 +100,24 @@ fn rate_of(units: u32, span: Duration) -> Option<u32> {
 /// A unit's length at `rate`: at most 128,000,000, at 8,000 Hz.
 fn unit_of(rate: u32) -> u32 {
     u32::try_from((SECOND << FRACTION) / u64::from(rate)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_that_a_short_window_only_seemed_to_have_is_given_up() {
+        let begin = Tick::default();
+        let mut clock = SenderClock::new(0, begin);
+        // 44,100 Hz, whose second packet came late enough to look like 48,000.
+        clock.note(45_900, begin.plus(Duration::from_secs(1)));
+        assert_eq!(clock.rate(), Some(48_000));
+        for second in 2..=9 {
+            let timestamp = 45_900 + 44_100 * (second - 1);
+            clock.note(timestamp, begin.plus(Duration::from_secs(second.into())));
+        }
+        assert_eq!(clock.rate(), None);
+        assert_eq!(clock.delay(Duration::from_millis(20), 882), None);
+    }
 }
