@@ -149,8 +149,8 @@ async fn serve(
         () = reload.follow(hangups) => {}
         () = platform.follow(&house, &handle) => {}
     }
-    drop(platform);
     readiness.end();
+    drop(platform);
     stop(dataplane, journal).await?;
     finish(outlets, handle.lost_records()).await
 }

@@ -91,12 +91,12 @@ fn lines(status: &Value, now: u64) -> String {
     }
     for (index, one) in (0..).zip(status["certificates"].as_array().into_iter().flatten()) {
         let index: u32 = index;
-        let seconds = one["until"].as_u64().unwrap_or(0).saturating_sub(now);
+        let until = one["until"].as_u64().unwrap_or(0);
+        // Negative once it has expired.
+        let days = i128::from(until) - i128::from(now);
+        let days = i64::try_from(days.div_euclid(86_400)).unwrap_or(i64::MAX);
         out.line(&format!("certificate_{index}_by"), &one["by"]);
-        out.line(
-            &format!("certificate_{index}_days"),
-            &(seconds / 86_400).into(),
-        );
+        out.line(&format!("certificate_{index}_days"), &days.into());
     }
     for (index, one) in (0..).zip(status["buffers"].as_array().into_iter().flatten()) {
         let index: u32 = index;

@@ -18,7 +18,7 @@ use crate::turn::{Tick, Transport, media};
 /// How many allocations a page has unless fewer or more are asked for.
 const PAGE: u16 = 100;
 /// The most that may be asked for.
-const LARGEST_PAGE: u16 = 1_000;
+const LARGEST_PAGE: u16 = 10_000;
 
 /// Which allocations are wanted.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -52,7 +52,7 @@ pub(super) struct Wanted {
     #[param(pattern = "^[0-9a-f]{16}$")]
     cursor: Option<String>,
     /// How many at most: 100 unless given.
-    #[param(minimum = 1, maximum = 1000)]
+    #[param(minimum = 1, maximum = 10_000)]
     limit: Option<u16>,
 }
 

@@ -137,7 +137,10 @@ impl Descriptors {
     fn of_process() -> Self {
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         Self {
-            open: fs::read_dir("/proc/self/fd").ok().map(Iterator::count),
+            // Less the one that they are read by.
+            open: fs::read_dir("/proc/self/fd")
+                .ok()
+                .map(|all| all.count().saturating_sub(1)),
             limit: soft_limit(&limits),
         }
     }

@@ -60,8 +60,8 @@ Examples:
       For a person, or for grep.
   taciturn status --json | jq .drops
       The whole of it; `taciturn openapi` describes it.
-  taciturn status > /dev/null || systemctl restart taciturn
-      In a watchdog.")]
+  taciturn status > /dev/null; [ $? -ne 69 ] || systemctl try-restart taciturn
+      In a watchdog: it leaves alone what was stopped, and what only takes no new calls.")]
 pub struct Status {
     /// As JSON.
     #[arg(long)]

@@ -45,7 +45,7 @@ pub(crate) fn every_allocation(client: &Client, query: &str) -> anyhow::Result<V
     let mut found = Vec::new();
     let mut cursor = String::new();
     loop {
-        let mut page = client.get(&format!("/v1/allocations?limit=1000{query}{cursor}"))?;
+        let mut page = client.get(&format!("/v1/allocations?limit=10000{query}{cursor}"))?;
         if let Some(list) = page["allocations"].as_array_mut() {
             found.append(list);
         }

@@ -53,14 +53,20 @@ pub(crate) fn run(arguments: &Diagnose) -> anyhow::Result<()> {
     let sources = arguments.sources();
     let loaded = config::load(&sources);
     let settings = loaded.as_ref().ok().map(|loaded| &loaded.settings);
-    let socket = socket(arguments.socket.as_deref(), settings);
+    let written = config::written(&sources);
+    let socket = match (&arguments.socket, settings) {
+        (Some(flag), _) => Some(flag.clone()),
+        (None, Some(settings)) => settings.control.socket.clone(),
+        // What was refused on a reload names the daemon's socket all the same.
+        (None, None) => socket_of(written.as_ref()),
+    };
     let refused = loaded.as_ref().err().map(|error| error.problems().len());
     let bundle = json!({
         "about": "taciturn diagnose: no secret, and no address, name, path or URL of anybody's",
         "made": sys::unix_seconds(),
         "build": build(),
         "machine": machine(),
-        "configuration": configuration(&sources, refused),
+        "configuration": configuration(&sources, written.as_ref(), refused),
         "granted": settings.map_or(Value::Null, granted),
         "daemon": daemon(socket.as_deref()),
     });
@@ -115,9 +121,8 @@ fn total_memory(text: &str) -> Option<u64> {
 }
 
 /// What the sources say; only their number is told of problems, whose texts quote what was written.
-fn configuration(sources: &Sources, refused: Option<usize>) -> Value {
-    let written = config::written(sources);
-    let settings = written.map(|written| redact::redacted(&written, &config::defaults()));
+fn configuration(sources: &Sources, written: Option<&Value>, refused: Option<usize>) -> Value {
+    let settings = written.map(|written| redact::redacted(written, &config::defaults()));
     let is_ours = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(b"TACITURN_");
     let variables = sources.environment.iter().filter(|(name, _)| is_ours(name));
     json!({
@@ -140,11 +145,12 @@ fn granted(settings: &Settings) -> Value {
     })
 }
 
-fn socket(flag: Option<&Path>, settings: Option<&Settings>) -> Option<PathBuf> {
-    match (flag, settings) {
-        (Some(flag), _) => Some(flag.to_owned()),
-        (None, Some(settings)) => settings.control.socket.clone(),
-        (None, None) => Some(CONTROL.into()),
+/// The control socket of a configuration that has problems: what it says, or where it is by default.
+fn socket_of(written: Option<&Value>) -> Option<PathBuf> {
+    match written.and_then(|written| written["control"]["socket"].as_str()) {
+        Some("off") => None,
+        Some(path) => Some(path.into()),
+        None => Some(CONTROL.into()),
     }
 }
 
@@ -188,6 +194,16 @@ fn tell(error: &anyhow::Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_with_problems_still_says_where_its_daemon_is() {
+        let at = |written: Value| socket_of(Some(&written));
+        let named = json!({ "control": { "socket": "/run/other.sock" } });
+        assert_eq!(at(named), Some("/run/other.sock".into()));
+        assert_eq!(at(json!({ "control": { "socket": "off" } })), None);
+        assert_eq!(at(json!({})), Some(CONTROL.into()));
+        assert_eq!(socket_of(None), Some(CONTROL.into()));
+    }
 
     #[test]
     fn certificates_are_told_without_their_names() {

@@ -64,21 +64,15 @@ fn watch(
     orders: &Sender<String>,
     told: &Receiver<Told>,
 ) -> anyhow::Result<()> {
-    let mut is_lost = false;
     while !is_over.load(Ordering::Relaxed) {
         terminal.draw(|frame| view::draw(frame, &model))?;
         for news in told.try_iter() {
             match news {
                 Told::Found(poll) => {
-                    if std::mem::take(&mut is_lost) {
-                        model.notice = None;
-                    }
+                    model.lost = None;
                     model.take(*poll);
                 }
-                Told::Lost(text) => {
-                    is_lost = true;
-                    model.notice = Some(text);
-                }
+                Told::Lost(text) => model.lost = Some(text),
                 Told::Ended(text) => model.notice = Some(text),
             }
         }
@@ -122,7 +116,7 @@ fn key_of(event: &Event) -> Option<Key> {
         (KeyCode::Enter, Key::Enter),
         (KeyCode::Esc, Key::Escape),
         (KeyCode::Backspace, Key::Backspace),
-        (KeyCode::Delete, Key::Char('x')),
+        (KeyCode::Delete, Key::Delete),
     ];
     if let KeyCode::Char(letter) = key.code {
         return Some(Key::Char(letter));
@@ -216,7 +210,7 @@ mod tests {
         let plain = |code| pressed(code, KeyModifiers::NONE);
         assert_eq!(plain(KeyCode::Char('q')), Some(Key::Char('q')));
         assert_eq!(plain(KeyCode::Up), Some(Key::Up));
-        assert_eq!(plain(KeyCode::Delete), Some(Key::Char('x')));
+        assert_eq!(plain(KeyCode::Delete), Some(Key::Delete));
         assert_eq!(plain(KeyCode::F(1)), None);
         let held = |letter| pressed(KeyCode::Char(letter), KeyModifiers::CONTROL);
         assert_eq!((held('c'), held('x')), (Some(Key::Interrupt), None));

@@ -61,6 +61,7 @@ pub(super) struct Worker {
 pub(super) struct Status {
     pub(super) version: String,
     pub(super) ready: bool,
+    pub(super) began: u64,
     pub(super) uptime: u64,
     pub(super) received: Volume,
     pub(super) sent: Volume,
@@ -165,6 +166,7 @@ pub(super) enum Key {
     Enter,
     Escape,
     Backspace,
+    Delete,
     Interrupt,
 }
 
@@ -216,6 +218,8 @@ pub(super) struct Model {
     is_paused: bool,
     /// What is to be said of the last thing that was done or that failed.
     pub(super) notice: Option<String>,
+    /// Why the daemon did not answer the last time; all the rest is of before.
+    pub(super) lost: Option<String>,
 }
 
 impl Model {
@@ -237,6 +241,7 @@ impl Model {
             place: 0,
             is_paused: false,
             notice: None,
+            lost: None,
         };
         model.replace(first, None);
         model
@@ -262,7 +267,7 @@ impl Model {
         }
         let seconds = seconds(poll.at.saturating_sub(self.last.at));
         // A daemon that began anew counts from zero.
-        let is_same = poll.status.uptime >= self.last.status.uptime;
+        let is_same = poll.status.began == self.last.status.began;
         self.replace(poll, (is_same && seconds > 0.0).then_some(seconds));
     }
 
@@ -388,7 +393,9 @@ impl Model {
             Key::Char('q') => return Deed::Quit,
             Key::Char('?' | 'h') => self.mode = Mode::Help,
             Key::Char('/') => self.mode = Mode::Filter,
-            Key::Char('x') => self.mode = self.selected.clone().map_or(Mode::Browse, Mode::Ask),
+            Key::Char('x') | Key::Delete => {
+                self.mode = self.selected.clone().map_or(Mode::Browse, Mode::Ask)
+            }
             Key::Char('r') => {
                 self.is_reversed = !self.is_reversed;
                 self.find_selection();
@@ -437,6 +444,7 @@ impl Model {
             | Key::PageDown
             | Key::Home
             | Key::End
+            | Key::Delete
             | Key::Interrupt => {}
         }
         self.find_selection();

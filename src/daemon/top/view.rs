@@ -137,7 +137,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model) {
 
 fn heading(model: &Model) -> Vec<Line<'static>> {
     let status = model.status();
-    let ready = if status.ready {
+    let ready = if model.lost.is_some() {
+        "lost".red().bold()
+    } else if status.ready {
         "ready".green()
     } else {
         "not ready".red().bold()
@@ -254,7 +256,8 @@ fn footing(model: &Model) -> Line<'static> {
         ]),
         Mode::Ask(id) => Line::from(format!("end allocation {id}? y/n").red().bold()),
         Mode::Browse | Mode::Help => {
-            let mut text = model.notice.clone().unwrap_or_else(|| {
+            let said = model.lost.as_ref().or(model.notice.as_ref());
+            let mut text = said.cloned().unwrap_or_else(|| {
                 "q quit  ? help  t l a p w sort  r reverse  / filter  x end one".to_owned()
             });
             if !model.filter.is_empty() {

@@ -68,7 +68,7 @@ fn rates_are_the_difference_of_two_polls_over_the_time_between() {
 fn a_daemon_that_began_anew_gives_no_rates_at_first() {
     let mut model = Model::new(poll(5, vec![allocation("a", 10)]));
     let mut anew = poll(6, vec![allocation("a", 0)]);
-    anew.status.uptime = 0;
+    anew.status.began = 1;
     model.take(anew);
     assert_eq!(model.visible()[0].traffic, None);
     assert!(model.history.is_empty());

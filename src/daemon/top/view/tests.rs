@@ -26,7 +26,7 @@ fn poll(second: u64) -> Poll {
         party("bbbbbbbbbbbbbbbb", 1, second * 5_000, second * 500),
     ]);
     let status = json!({
-        "version": "1.2.3", "ready": true, "uptime": 7_200 + second, "imbalance": 1.25,
+        "version": "1.2.3", "ready": true, "began": 1_000, "uptime": 7_200 + second, "imbalance": 1.25,
         "received": volume(second * second * 100), "sent": volume(second * second * 100),
         "drops": { "malformed": second * 3 },
         "workers": [{ "busy": 0.25 * second as f64 }, { "busy": 0.9 * second as f64 }],
