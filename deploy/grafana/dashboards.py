@@ -7,6 +7,7 @@ what is committed is what this writes, and evaluates every query against a loade
 
 import json
 import pathlib
+import re
 
 from grafana_foundation_sdk.builders import (
     bargauge,
@@ -50,9 +51,9 @@ def query(number, expr, legend, shape):
     return made.instant() if shape in ("stat", "bars", "table") else made.range()
 
 
-def limits(steps):
-    """Green, and from each value on another colour."""
-    steps = [models.Threshold(value=None, color="green")] + [
+def limits(steps, base):
+    """One colour, and from each value on another."""
+    steps = [models.Threshold(value=None, color=base)] + [
         models.Threshold(value=float(value), color=color) for value, color in steps
     ]
     return dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
@@ -127,8 +128,8 @@ ROOM = {"stat": (4, 4), "bars": (8, 8), "table": (24, 7), "heatmap": (8, 8)}
 class Board:
     """A dashboard, panel by panel in the order in which they stand."""
 
-    def __init__(self, name, title, description, variables):
-        self.name, self.last = name, 0
+    def __init__(self, name, title, description, variables, several):
+        self.name, self.last, self.several = name, 0, several
         self.made = (
             dashboard.Dashboard(title)
             .uid(f"taciturn-{name}")
@@ -143,7 +144,8 @@ class Board:
                 .type(models.DashboardLinkType.DASHBOARDS)
                 .tags(["taciturn"])
                 .as_dropdown(True)
-                .include_vars(True)
+                # Each has variables of its own: One allocation is of another job.
+                .include_vars(False)
                 .keep_time(True)
             )
         )
@@ -157,14 +159,14 @@ class Board:
         self.made.with_row(dashboard.Row(title).id(self.last))
         return self
 
-    def add(self, shape, title, unit, normal, *targets, steps=(), room=None, top=None, mappings=(), names=None, whole=False):
+    def add(self, shape, title, unit, normal, *targets, steps=(), base="green", room=None, top=None, mappings=(), names=None, whole=False):
         """`normal` says what the panel shows when all is well; targets are pairs of query and legend."""
         self.last += 1
         width, height = room or ROOM.get(shape, (8, 8))
         made = SHAPES[shape]().id(self.last).title(title).description(normal).datasource(SOURCE)
         made = made.unit(unit).span(width).height(height)
         if shape != "heatmap":
-            made = made.thresholds(limits(steps))
+            made = made.thresholds(limits(steps, base))
         if shape in ("lines", "areas", "bars"):
             made = made.min(0)
         if top is not None:
@@ -175,7 +177,7 @@ class Board:
         if mappings:
             made = made.mappings(list(mappings))
         for number, (expr, legend) in enumerate(targets):
-            made = made.with_target(query(number, expr, legend, shape))
+            made = made.with_target(query(number, selected(expr, self.several), legend, shape))
         if names:
             made = made.with_transformation(models.DataTransformerConfig(id_val="organize", options=names))
         self.made.with_panel(made)
@@ -199,10 +201,20 @@ def variable(name, label, values, *, several):
     )
 
 
+def selected(expr, several):
+    """Grafana makes no regular expression of one value, and the brackets of an IPv6 address would be one."""
+    return expr if several else re.sub(r'=~"\$(\w+)"', r'="$\1"', expr)
+
+
 def nodes(several, of="taciturn_build_info"):
+    # Where there are several, those too that are down.
+    instances = "up" if several else of
     return [
         variable("job", "Job", f"label_values({of}, job)", several=several),
-        variable("instance", "Node", f'label_values({of}{{job=~"$job"}}, instance)', several=several),
+        variable(
+            "instance", "Node",
+            selected(f'label_values({instances}{{job=~"$job"}}, instance)', several), several=several,
+        ),
     ]
 
 
@@ -238,11 +250,13 @@ def fleet():
         "taciturn / Fleet",
         "All nodes at once: are they up, what do they carry, and does any of them do badly.",
         nodes(several=True),
+        several=True,
     )
     board.add(
-        "stat", "Nodes up", units.Short,
-        "Nodes that Prometheus reaches. All that there are.",
-        (f"sum(up{{{NODE}}})", "up"),
+        "stat", "Nodes down", units.Short,
+        "Nodes that Prometheus does not reach. None.",
+        (f"count(up{{{NODE}}} == 0) or vector(0)", "down"),
+        steps=[(1, "red")],
     )
     board.add(
         "stat", "Allocations", units.Short,
@@ -270,7 +284,7 @@ def fleet():
     board.add(
         "stat", "Alerts firing", units.Short,
         "Alerts of deploy/prometheus that fire now. None.",
-        ('count(ALERTS{alertname=~"Taciturn.*",alertstate="firing",instance=~"$instance"}) or vector(0)', "firing"),
+        ('count(ALERTS{alertname=~"Taciturn.*",alertstate="firing"}) or vector(0)', "firing"),
         steps=[(1, "red")],
     )
     board.row("What is carried")
@@ -366,9 +380,10 @@ def node():
         "taciturn / Node",
         "One node: its workers, its sockets, its ports, and the process.",
         nodes(several=False),
+        several=False,
     )
     board.add(
-        "stat", "Up since", units.Seconds,
+        "stat", "Up for", units.Seconds,
         "Time since the daemon began to serve. Longer than since the last deployment.",
         (f"time() - process_start_time_seconds{{{NODE}}}", "up"),
     )
@@ -386,6 +401,7 @@ def node():
         "stat", "First certificate expires in", units.Seconds,
         "Of all listeners. More than 14 days: who renews at 30 days has failed twice by then.",
         (f"min(taciturn_certificate_expiry_timestamp_seconds{{{NODE}}} - time())", "left"),
+        steps=[(2 * 86_400, "orange"), (14 * 86_400, "green")], base="red",
     )
     board.add(
         "stat", "Memory", units.BytesIEC,
@@ -444,8 +460,8 @@ def node():
     board.add(
         "lines", "Joined with others", units.PercentUnit,
         "Datagrams that came (gro) or left (gso) in one piece with others of their flow. More with video; none where the kernel or the card cannot.",
-        (f'sum by (offload) (rate(taciturn_udp_datagrams_total{{{NODE},offload!="none"}}{RATE}))'
-         f' / on () group_left () ({rate("taciturn_udp_datagrams_total")} > 0)', "{{offload}}"),
+        (f'sum by (direction, offload) (rate(taciturn_udp_datagrams_total{{{NODE},offload!="none"}}{RATE}))'
+         f' / on (direction) group_left () ({rate("taciturn_udp_datagrams_total", "direction")} > 0)', "{{offload}}"),
     )
     board.add(
         "lines", "Receive buffer granted", units.BytesIEC,
@@ -525,9 +541,11 @@ def allocation():
         + [
             variable(
                 "allocation", "Allocation",
-                f"label_values(taciturn_allocation_age_seconds{{{NODE}}}, allocation)", several=False,
+                selected(f"label_values(taciturn_allocation_age_seconds{{{NODE}}}, allocation)", several=False),
+                several=False,
             )
         ],
+        several=False,
     )
     board.add(
         "stat", "Age", units.Seconds,
@@ -596,7 +614,7 @@ def allocation():
     )
     board.add(
         "lines", "Time standing still", units.PercentUnit,
-        "Gaps of 200 ms or more although the sender was not silent, as part of the time; people notice them. Nothing.",
+        "Gaps of 200 ms or more although the sender was not silent, as part of the time, those of all its streams added up: a break of audio and video counts twice. Nothing.",
         (f"sum by (direction) (rate({media}_gap_seconds_total{{{mine}}}{RATE}))", "{{direction}}"),
     )
     board.add(
@@ -646,6 +664,7 @@ def privacy():
         "taciturn / Privacy and abuse",
         "Is what must stay hidden hidden, and who tries what: failed credentials, refused peers, limits, bans.",
         nodes(several=True),
+        several=True,
     )
     board.add(
         "stat", "Clients' addresses in the log", units.Short,
@@ -677,7 +696,7 @@ def privacy():
     )
     board.add(
         "stat", "Log and events lost", units.Short,
-        "Records of allocations that log or outlets lost, in the time shown. None.",
+        "Events that an outlet lost, and clients' moves (RFC 8016) left out of the log, in the time shown. None.",
         (f"sum(increase(taciturn_journal_lost_total{{{NODE}}}[$__range]))"
          f' + sum(increase(taciturn_events_total{{{NODE},outcome="dropped"}}[$__range]))', "lost"),
         steps=[(1, "red")], whole=True,
@@ -731,6 +750,13 @@ def privacy():
         "lines", "Requests refused", EACH_SECOND,
         "403 is a peer that the policy closes, 486 a limit, 508 no port or a full journal, 441 and 437 are mistakes. None in quiet times.",
         (rate("taciturn_requests_total", "code", ',code=~"403|437|441|486|508"'), "{{code}}"),
+    )
+    board.add(
+        "bars", "Drops by who sends", PACKETS,
+        "Packets dropped a second of the ten allocations whose clients had most dropped. Few each; one far ahead is who tries. Needs the job taciturn-allocations.",
+        ("topk(10, sum by (instance, allocation) (rate(taciturn_allocation_drops_total"
+         f'{{instance=~"$instance",direction="in",allocation!="other"}}{RATE})))', "{{allocation}}"),
+        room=(24, 8),
     )
     board.row("Limits and noise")
     board.add(

@@ -104,6 +104,11 @@ class Client:
     def indicate(self, peer, payload):
         self.socket.send(message(SEND_INDICATION, attribute(0x0012, xored(*peer)) + attribute(0x0013, payload)))
 
+    def indicate_ipv6(self, payload):
+        """To a peer of the family that the allocation does not have, whichever."""
+        peer = struct.pack("!BBH", 0, 2, 9) + secrets.token_bytes(16)
+        self.socket.send(message(SEND_INDICATION, attribute(0x0012, peer) + attribute(0x0013, payload)))
+
     def data(self, payload, channel=CHANNEL):
         self.socket.send(struct.pack("!HH", channel, len(payload)) + payload)
 
@@ -213,6 +218,8 @@ class Misbehaviour(Loop):
     def __init__(self, server, stream, secret):
         super().__init__(0.25)
         self.server, self.stream, self.secret, self.silent = server, stream, secret, []
+        self.prowler = self.client("prowler", "127.0.8.1")
+        assert self.prowler.allocate()
         self.talking = []
 
     def client(self, user, source, password=None, seconds=3600):
@@ -224,9 +231,11 @@ class Misbehaviour(Loop):
         short = self.client(f"short-{turn}", "127.0.2.1")
         assert short.allocate(), "a call got no allocation"
         stranger = "127.0.0.1", 9
+        self.prowler.indicate(stranger, b"anybody there?")
         short.permit(stranger)
         short.indicate(stranger, b"nobody")
         short.data(b"not bound", CHANNEL + 1)
+        short.indicate_ipv6(b"nobody either")
         self.talking.append((turn + (0 if turn % 4 else 8 * (turn % 12)), short))
         for end, call in self.talking:
             if end <= turn:

@@ -42,7 +42,7 @@ QUIET = {
     "Drops",
     "Dropped",
     "Alerts firing",
-    "Packets to or from whom the policy closes",
+    "Nodes down",
 }
 
 
