@@ -22,8 +22,8 @@ const CALLS: u16 = 5_000;
 const SCRAPES: u32 = 20;
 /// How often it is scraped while a call is on.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Rounds with and without scrapes, in turns.
-const ROUNDS: usize = 4;
+/// Rounds with and without scrapes, in turns, unless `SCRAPE_ROUNDS` says how many.
+const ROUNDS: usize = 1;
 const PACKETS: u32 = 10_000;
 const SPACING: Duration = Duration::from_millis(1);
 
@@ -64,6 +64,13 @@ fn take(server: SocketAddr, path: &str) -> usize {
             0 => return length,
             more => length += more,
         }
+    }
+}
+
+fn rounds() -> usize {
+    match std::env::var("SCRAPE_ROUNDS") {
+        Ok(wanted) => wanted.parse().unwrap(),
+        Err(_) => ROUNDS,
     }
 }
 
@@ -148,7 +155,7 @@ fn scrapes_of_ten_thousand_allocations_and_what_they_cost() {
     let [mut a, mut b] = ["bob", "carol"].map(|user| house.client(&daemon, user));
     let (at_a, at_b) = (a.allocate(V4), b.allocate(V4));
     let mut all_during = Vec::new();
-    for round in 0..2 * ROUNDS {
+    for round in 0..2 * rounds() {
         assert_eq!((a.bind(0x4000, at_b), b.permit(at_a)), (SUCCESS, SUCCESS));
         let scraper = Scraper::default();
         let (scrapes, [mut all, during]) = thread::scope(|scope| {
