@@ -96,7 +96,7 @@ pub(super) fn text(house: &House) -> prometheus::Result<String> {
     scrape.refusals()?;
     scrape.requests()?;
     scrape.ports(dataplane)?;
-    scrape.workers(dataplane.udp_workers())?;
+    scrape.workers(dataplane)?;
     scrape.imbalance(dataplane)?;
     scrape.kernel(dataplane)?;
     scrape.certificates(&shown.certificates)?;
@@ -366,8 +366,7 @@ impl Scrape<'_> {
         Ok(())
     }
 
-    /// The first `udp` of them are UDP workers.
-    fn workers(&self, udp: usize) -> prometheus::Result<()> {
+    fn workers(&self, dataplane: &Handle) -> prometheus::Result<()> {
         let label = ["worker"];
         let busy = CounterVec::new(
             Opts::new(
@@ -395,8 +394,7 @@ impl Scrape<'_> {
         for (place, worker) in self.workers.iter().enumerate() {
             let index = place.to_string();
             let seconds = Duration::from_nanos(worker.busy.total()).as_secs_f64();
-            let of = if place < udp { "udp" } else { "streams" };
-            busy.with_label_values(&[index.as_str(), of])
+            busy.with_label_values(&[index.as_str(), dataplane.clients_of(place)])
                 .inc_by(seconds);
             turns
                 .with_label_values(&[&index])

@@ -282,6 +282,16 @@ impl Handle {
         usize::from(self.shared.stream_workers.first)
     }
 
+    /// Whose the clients of this worker are: `udp`, or `streams`, which are those of connections.
+    #[must_use]
+    pub fn clients_of(&self, worker: usize) -> &'static str {
+        if worker < self.udp_workers() {
+            "udp"
+        } else {
+            "streams"
+        }
+    }
+
     /// Looks at how busy workers are; from several looks follows [`Handle::imbalance`].
     pub fn weigh(&self) {
         let udp = self.counters.iter().take(self.udp_workers());

@@ -137,10 +137,7 @@ impl Descriptors {
     fn of_process() -> Self {
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
         Self {
-            // Less the one that they are read by.
-            open: fs::read_dir("/proc/self/fd")
-                .ok()
-                .map(|all| all.count().saturating_sub(1)),
+            open: sys::open_descriptors().ok(),
             limit: soft_limit(&limits),
         }
     }
@@ -253,11 +250,10 @@ fn requests(
 }
 
 fn workers(api: &Api) -> Vec<Worker> {
-    let udp = api.dataplane().udp_workers();
     let queues = api.dataplane().queues();
     let all = api.dataplane().counters().iter().enumerate();
     all.map(|(index, one)| Worker {
-        of: if index < udp { "udp" } else { "streams" },
+        of: api.dataplane().clients_of(index),
         allocations: one.allocations.load(Ordering::Relaxed),
         packets: packets(one, Direction::In) + packets(one, Direction::Out),
         datagrams: one.datagrams.total(),

@@ -31,10 +31,9 @@ impl Scrape<'_> {
             "File descriptors that it may open.",
             limit,
         )?;
-        if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // One of them is the directory itself.
-            let open = (open.count() as u64).saturating_sub(1);
-            self.one("process_open_fds", "File descriptors that are open.", open)?;
+        if let Ok(open) = sys::open_descriptors() {
+            let help = "File descriptors that are open.";
+            self.one("process_open_fds", help, open as u64)?;
         }
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         for (name, help, line, unit) in [

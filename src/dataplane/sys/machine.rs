@@ -1,5 +1,6 @@
 //! What the machine is and allows: its addresses, clocks, CPUs and limits.
 
+use std::fs;
 use std::io;
 use std::mem::size_of_val;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -134,6 +135,15 @@ pub fn hard_descriptor_limit() -> io::Result<u64> {
     let returned = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     outcome(returned)?;
     Ok(limit.rlim_max)
+}
+
+/// How many descriptors the process has open.
+///
+/// # Errors
+/// If the kernel does not say.
+pub fn open_descriptors() -> io::Result<usize> {
+    // One of them is the directory itself.
+    Ok(fs::read_dir("/proc/self/fd")?.count().saturating_sub(1))
 }
 
 /// Raises the number of descriptors the process may open to its hard limit; returns that.

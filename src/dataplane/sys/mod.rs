@@ -34,8 +34,8 @@ pub use crowd::{CrowdSocket, Inbox, Outbox, Posted, RUN_MAX, SEGMENTS_MAX};
 pub use errors::{IcmpError, receive_errors};
 pub use machine::{
     allowed_cpus, clock_is_synchronised, default_route_addresses, forbid_core_dumps,
-    hard_descriptor_limit, local_addresses, monotonic_nanos, pin_current_thread, process_cpu_nanos,
-    raise_descriptor_limit, unix_seconds,
+    hard_descriptor_limit, local_addresses, monotonic_nanos, open_descriptors, pin_current_thread,
+    process_cpu_nanos, raise_descriptor_limit, unix_seconds,
 };
 pub use poll::{Interest, Poller, Ready, Waker};
 pub use receive::{HEADROOM, Received, RecvBatch, TAILROOM};
